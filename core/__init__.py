@@ -1,0 +1,1 @@
+"""The vocabulary of the harness: specs, metrics, points, records. Standard library only."""

@@ -1,0 +1,188 @@
+"""Plug-ins by file: `compressors/head_pruning.py` is the method `head-pruning`.
+
+A plug-in's card (summary, options, constants, metrics) is read from its source, not by importing
+it, so that listing plug-ins needs no torch and answers at once. Files that begin with an
+underscore are shared parts, not plug-ins.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError, closest
+from core.metric import Metric
+
+KINDS = {"method": "compressors", "profiler": "profilers", "task": "tasks"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a plug-in's class that users may set: `name[option=value]`."""
+
+    name: str
+    kind: str
+    default: Any
+    about: str = ""
+    choices: tuple[str, ...] = ()
+
+    def read(self, text: str) -> Any:
+        """The value that the text stands for.
+
+        Raises:
+            InputError: the text is not of this option's kind or not among its choices.
+        """
+        try:
+            if self.choices and text not in self.choices:
+                raise ValueError
+            if self.kind == "bool":
+                return {"true": True, "yes": True, "1": True, "false": False, "no": False,
+                        "0": False}[text.lower()]  # fmt: skip
+            return {"int": int, "float": float}.get(self.kind, str)(text)
+        except (ValueError, KeyError):
+            expected = " or ".join(map(repr, self.choices)) if self.choices else f"a {self.kind}"
+            raise InputError(f"option {self.name}={text!r}: expected {expected}") from None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What can be said of a plug-in without running it."""
+
+    kind: str
+    name: str
+    summary: str
+    about: str
+    options: tuple[Option, ...]
+    constants: dict[str, Any] = field(hash=False)
+    metrics: tuple[Metric, ...]
+    source_hash: str
+
+    def read_options(self, pairs: dict[str, str]) -> dict[str, Any]:
+        """Typed option values from their texts, without those that equal the default."""
+        known = {option.name: option for option in self.options}
+        values = {}
+        for name, text in pairs.items():
+            if name not in known:
+                listing = ", ".join(known) or "none"
+                raise InputError(
+                    f"{self.kind} {self.name!r} has no option {name!r}{closest(name, known)}; "
+                    f"its options: {listing}"
+                )
+            value = known[name].read(text)
+            if value != known[name].default:
+                values[name] = value
+        return values
+
+
+def folder(kind: str) -> Path:
+    """Where the plug-ins of that kind live (found without importing the package)."""
+    spec = find_spec(KINDS[kind])
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"package {KINDS[kind]!r} is not installed")
+    return Path(spec.origin).parent
+
+
+def names(kind: str) -> list[str]:
+    """All plug-ins of that kind, sorted."""
+    files = folder(kind).glob("*.py")
+    return sorted(f.stem.replace("_", "-") for f in files if not f.stem.startswith("_"))
+
+
+def check(kind: str, name: str) -> str:
+    """The name itself where such a plug-in exists.
+
+    Raises:
+        InputError: there is none; the sentence proposes the closest name.
+    """
+    known = names(kind)
+    if name not in known:
+        raise InputError(
+            f"unknown {kind} {name!r}{closest(name, known)}; known: {', '.join(known)}"
+        )
+    return name
+
+
+def select(kind: str, wanted: str, all_of: Iterable[str] | None = None) -> list[str]:
+    """Names from a comma list; `all` stands for every one, `none` for no one."""
+    if wanted == "none":
+        return []
+    if wanted == "all":
+        return list(all_of) if all_of is not None else names(kind)
+    chosen = [check(kind, part.strip()) for part in wanted.split(",") if part.strip()]
+    return list(dict.fromkeys(chosen))
+
+
+def load(kind: str, name: str) -> type:
+    """The plug-in's class (imports its module).
+
+    Raises:
+        InputError: no plug-in has that name.
+    """
+    check(kind, name)
+    module = importlib.import_module(f"{KINDS[kind]}.{name.replace('-', '_')}")
+    wanted = name.replace("-", "")
+    for value in vars(module).values():
+        if isinstance(value, type) and value.__name__.lower() == wanted:
+            return value
+    raise AssertionError(f"{module.__name__} defines no class named like {name!r}")
+
+
+@cache
+def card(kind: str, name: str) -> Card:
+    """Read a plug-in's card from its source."""
+    path = folder(kind) / f"{check(kind, name).replace('-', '_')}.py"
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    wanted = name.replace("-", "")
+    body = next(
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted
+    )
+    about = ast.get_docstring(tree) or ""
+    lines = source.splitlines()
+    options, constants, metrics = [], {}, []
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            if "ClassVar" in ast.unparse(node.annotation):
+                constants[ast.unparse(node.target)] = _literal(node.value)
+            else:
+                options.append(_option(node, lines[node.lineno - 1]))
+        elif isinstance(node, ast.Assign):
+            constants[ast.unparse(node.targets[0])] = _literal(node.value)
+    for value in constants.values():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Metric):
+                metrics.append(part)
+    return Card(
+        kind, name, about.split("\n", 1)[0], about, tuple(options), constants, tuple(metrics),
+        hashlib.blake2b(source.encode(), digest_size=8).hexdigest(),
+    )  # fmt: skip
+
+
+def _option(node: ast.AnnAssign, line: str) -> Option:
+    annotation, choices = ast.unparse(node.annotation), ()
+    if annotation.startswith("Literal["):
+        choices = tuple(ast.literal_eval(annotation[len("Literal") :]))
+        annotation = "str"
+    about = line.split("# ", 1)[1].strip() if "# " in line else ""
+    assert node.value is not None
+    return Option(ast.unparse(node.target), annotation, _literal(node.value), about, choices)
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal expression or of `Metric(...)` with literal arguments, else None."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Metric":
+        keywords = {k.arg: _literal(k.value) for k in node.keywords if k.arg}
+        return Metric(*map(_literal, node.args), **keywords)
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_literal, node.elts))
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

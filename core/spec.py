@@ -1,0 +1,231 @@
+"""The shape of an encoder as data: together with its weights, a spec rebuilds the model exactly.
+
+A spec is frozen, hashable and goes to JSON and back without loss. Widths are in units (not bytes),
+lengths in samples at 16 kHz.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from core.errors import InputError
+
+SAMPLE_RATE = 16_000
+
+#: The linear maps of a Transformer layer, by role, in the order of the forward pass.
+ROLES = ("q", "k", "v", "out", "fc1", "fc2")
+
+
+@dataclass(frozen=True)
+class ConvFrontEnd:
+    """The waveform encoder of wav2vec 2.0: strided convolutions, 20 ms per frame in all."""
+
+    channels: tuple[int, ...] = (512,) * 7
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    norm: Literal["group", "layer"] = "group"
+    bias: bool = False
+    kind: Literal["conv"] = "conv"
+
+    @property
+    def dim(self) -> int:
+        return self.channels[-1]
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        hop = 1
+        for stride in self.strides:
+            hop *= stride
+        return hop
+
+    def frame_counts(self, samples: int) -> list[int]:
+        """Output length of each convolution for that many samples, never below 0."""
+        counts = []
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = max(0, (samples - kernel) // stride + 1)
+            counts.append(samples)
+        return counts
+
+    def frames(self, samples: int) -> int:
+        return self.frame_counts(samples)[-1]
+
+
+@dataclass(frozen=True)
+class MelFrontEnd:
+    """Log-mel frames of 25 ms every 10 ms, `stack` neighbours joined, `deltas` orders appended.
+
+    MelHuBERT (Lin et al. 2022) uses 40 bins, stacked by 2 for its 20 ms model; SUPERB's FBANK
+    baseline uses 80 bins with two orders of deltas.
+    """
+
+    bins: int = 40
+    stack: int = 2
+    deltas: int = 0
+    kind: Literal["mel"] = "mel"
+
+    @property
+    def dim(self) -> int:
+        return self.bins * self.stack * (1 + self.deltas)
+
+    @property
+    def hop(self) -> int:
+        return 160 * self.stack
+
+    def frames(self, samples: int) -> int:
+        return max(0, (samples - 400) // 160 + 1) // self.stack
+
+
+@dataclass(frozen=True)
+class Positions:
+    """How the Transformer knows the order of frames; kinds combine (WavLM has `conv` and `gated`).
+
+    conv: grouped convolution with weight norm, added to the input (wav2vec 2.0, HuBERT, MelHuBERT).
+    bias: one learned bias per head and distance, clipped at `reach` frames, shared by the layers.
+    gated: WavLM's bucketed relative bias, gated per layer by the frame's content.
+    """
+
+    conv_kernel: int = 0
+    conv_groups: int = 16
+    bias_reach: int = 0
+    gated_buckets: int = 0
+    gated_distance: int = 800
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One Transformer layer. Heads are named by their index in the uncompressed layer.
+
+    qk, vo: width of the query/key and of the value/output part of each kept head.
+    ranks: role -> rank of a factored linear map; a role that is absent is a full matrix.
+    """
+
+    heads: tuple[int, ...]
+    qk: tuple[int, ...]
+    vo: tuple[int, ...]
+    ffn: int
+    ranks: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.heads) == len(self.qk) == len(self.vo):
+            raise InputError(
+                f"a layer lists {len(self.heads)} heads but {len(self.qk)} q/k and {len(self.vo)} "
+                "v/o widths; give one width per kept head"
+            )
+        if len(set(self.heads)) != len(self.heads) or any(h < 0 for h in self.heads):
+            raise InputError(f"heads {self.heads} must be distinct indices from 0 up")
+        if self.ffn < 0 or any(w < 0 for w in (*self.qk, *self.vo)):
+            raise InputError("a layer's widths must be 0 or more")
+        for role, rank in self.ranks:
+            if role not in ROLES or rank < 1:
+                raise InputError(f"rank {rank} of {role!r}: expected one of {ROLES} and 1 or more")
+
+    @classmethod
+    def dense(cls, heads: int, head_dim: int, ffn: int) -> LayerSpec:
+        widths = (head_dim,) * heads
+        return cls(tuple(range(heads)), widths, widths, ffn)
+
+    def rank(self, role: str) -> int | None:
+        return dict(self.ranks).get(role)
+
+    def linear_shape(self, role: str, dim: int) -> tuple[int, int]:
+        """(outputs, inputs) of the linear map in that role, before any factoring."""
+        return {
+            "q": (sum(self.qk), dim),
+            "k": (sum(self.qk), dim),
+            "v": (sum(self.vo), dim),
+            "out": (dim, sum(self.vo)),
+            "fc1": (self.ffn, dim),
+            "fc2": (dim, self.ffn),
+        }[role]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An encoder: front end, projection to `dim`, positions, Transformer layers.
+
+    total_heads and head_dim describe the uncompressed attention: they set the score scale
+    head_dim ** -0.5 and the size of per-head position tables, whatever heads are left.
+    """
+
+    family: str
+    front_end: ConvFrontEnd | MelFrontEnd
+    dim: int
+    total_heads: int
+    head_dim: int
+    layers: tuple[LayerSpec, ...]
+    positions: Positions = field(default_factory=Positions)
+    norm_first: bool = False
+    feature_norm: bool = True
+    project: bool = True
+    normalize_waveform: bool = False
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        for index, layer in enumerate(self.layers):
+            if any(head >= self.total_heads for head in layer.heads):
+                raise InputError(
+                    f"layer {index} keeps heads {layer.heads} of only {self.total_heads}"
+                )
+        if not self.project and self.dim != self.front_end.dim:
+            raise InputError(
+                f"without a projection dim must equal the front end's {self.front_end.dim}, "
+                f"not {self.dim}"
+            )
+
+    @property
+    def hop(self) -> int:
+        """Samples at 16 kHz per frame of the hidden states."""
+        return self.front_end.hop
+
+    def frames(self, samples: int) -> int:
+        """Frames of the hidden states for that many samples."""
+        return self.front_end.frames(samples)
+
+    def with_layer(self, index: int, **changes: Any) -> ModelSpec:
+        layers = list(self.layers)
+        layers[index] = replace(layers[index], **changes)
+        return replace(self, layers=tuple(layers))
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        for layer in data["layers"]:
+            layer["ranks"] = dict(layer["ranks"])
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelSpec:
+        """The spec that `to_json` wrote.
+
+        Raises:
+            InputError: a field is unknown, missing or of the wrong kind.
+        """
+        try:
+            data = dict(data)
+            front = dict(data.pop("front_end"))
+            front_ends: dict[str, type] = {"conv": ConvFrontEnd, "mel": MelFrontEnd}
+            front_end = _from(front_ends[front.get("kind", "")], front)
+            layers = tuple(
+                _from(LayerSpec, {**layer, "ranks": tuple(layer.get("ranks", {}).items())})
+                for layer in data.pop("layers")
+            )
+            positions = _from(Positions, data.pop("positions"))
+            return _from(
+                cls, {**data, "front_end": front_end, "layers": layers, "positions": positions}
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"this is not a model spec ({error!r}); expected spec.json") from error
+
+    def canonical(self) -> str:
+        """The spec as one line of JSON that is equal for equal specs."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def _from(cls: type, data: dict[str, Any]) -> Any:
+    """Build a spec dataclass from JSON values: lists become tuples, unknown fields are refused."""
+    unknown = set(data) - {f.name for f in fields(cls)}
+    if unknown:
+        raise TypeError(f"unknown fields {sorted(unknown)} of {cls.__name__}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})

@@ -1,0 +1,1 @@
+"""One file per cost; the file name is the profiler's name."""

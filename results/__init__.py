@@ -1,0 +1,1 @@
+"""Records on disk, and the tables and scores made from them. No torch."""
