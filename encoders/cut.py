@@ -1,0 +1,166 @@
+"""Smaller encoders from larger ones: fewer heads, units or layers, factored linear maps.
+
+Every function returns a new encoder with a new spec, in which the tensors really are smaller, and
+shares no memory with its input, which it leaves untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from core.errors import InputError, Unsupported
+from core.spec import ROLES, ModelSpec
+from encoders import roles
+from encoders.model import Encoder, from_state
+
+State = dict[str, Tensor]
+
+
+def keep_heads(encoder: Encoder, kept: Sequence[Sequence[int]]) -> Encoder:
+    """Keep, per layer, the heads at those positions among the layer's present heads.
+
+    Raises:
+        InputError: not one list per layer, or a position that is repeated or out of range.
+    """
+    spec, state = encoder.spec, encoder.state_dict()
+    for index, positions in enumerate(_per_layer(encoder, kept)):
+        layer, slices = spec.layers[index], roles.head_slices(encoder, index)
+        chosen = _chosen(positions, len(slices), f"head of layer {index}")
+        qk = _indices([slices[head][0] for head in chosen])
+        vo = _indices([slices[head][1] for head in chosen])
+        _take_rows(state, roles.path(index, "q"), qk)
+        _take_rows(state, roles.path(index, "k"), qk)
+        _take_rows(state, roles.path(index, "v"), vo)
+        _take_columns(state, roles.path(index, "out"), vo)
+        _take_gates(state, f"layers.{index}.attention.gate.", chosen)
+        spec = spec.with_layer(
+            index,
+            heads=tuple(layer.heads[head] for head in chosen),
+            qk=tuple(layer.qk[head] for head in chosen),
+            vo=tuple(layer.vo[head] for head in chosen),
+        )
+    return _rebuilt(encoder, spec, state)
+
+
+def keep_units(encoder: Encoder, kept: Sequence[Sequence[int] | Tensor]) -> Encoder:
+    """Keep, per layer, those inner units of the feed-forward network.
+
+    Raises:
+        InputError: not one list per layer, or a unit that is repeated or out of range.
+    """
+    spec, state = encoder.spec, encoder.state_dict()
+    for index, units in enumerate(_per_layer(encoder, kept)):
+        chosen = _chosen(units, spec.layers[index].ffn, f"unit of layer {index}")
+        _take_rows(state, roles.path(index, "fc1"), chosen)
+        _take_columns(state, roles.path(index, "fc2"), chosen)
+        spec = spec.with_layer(index, ffn=len(chosen))
+    return _rebuilt(encoder, spec, state)
+
+
+def keep_layers(encoder: Encoder, kept: Sequence[int]) -> Encoder:
+    """Keep those layers, in their order.
+
+    Raises:
+        InputError: a layer that is repeated or out of range.
+        Unsupported: nothing but a front end would be left.
+    """
+    chosen = _chosen(kept, len(encoder.layers), "layer")
+    if not chosen and not encoder.spec.project:
+        raise Unsupported("without a projection an encoder must keep at least one layer")
+    state: State = {}
+    for name, tensor in encoder.state_dict().items():
+        if not name.startswith("layers."):
+            state[name] = tensor
+            continue
+        _, index, rest = name.split(".", 2)
+        if int(index) in chosen:
+            state[f"layers.{chosen.index(int(index))}.{rest}"] = tensor
+    spec = replace(encoder.spec, layers=tuple(encoder.spec.layers[index] for index in chosen))
+    return _rebuilt(encoder, spec, state)
+
+
+def factorise(
+    encoder: Encoder, factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]
+) -> Encoder:
+    """Put U (outputs, rank) @ V (rank, inputs) in the place of (layer, role)'s weight.
+
+    The bias stays. A map that is factored already gets the new factors.
+
+    Raises:
+        InputError: there is no such layer or role, or the factors do not have its shape.
+    """
+    spec, state = encoder.spec, encoder.state_dict()
+    for (index, role), (u, v) in factors.items():
+        before = roles.linear(encoder, index, role)
+        rank, shape = v.shape[0], (before.out_features, before.in_features)
+        if (u.shape[0], v.shape[1]) != shape or u.shape[1] != rank:
+            raise InputError(
+                f"factors {tuple(u.shape)} and {tuple(v.shape)} of {role} in layer {index} do not "
+                f"multiply to {shape}"
+            )
+        name = roles.path(index, role)
+        bias = before.bias
+        for key in [key for key in state if key.startswith(f"{name}.")]:
+            del state[key]
+        state |= {f"{name}.up.weight": u, f"{name}.up.bias": bias, f"{name}.down.weight": v}
+        ranks = dict(spec.layers[index].ranks) | {role: rank}
+        spec = spec.with_layer(index, ranks=tuple((r, ranks[r]) for r in ROLES if r in ranks))
+    return _rebuilt(encoder, spec, state)
+
+
+def _rebuilt(encoder: Encoder, spec: ModelSpec, state: Mapping[str, Tensor]) -> Encoder:
+    copies = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    return from_state(spec, copies).train(encoder.training)
+
+
+def _take_rows(state: State, name: str, rows: list[int]) -> None:
+    """Keep some outputs of the linear map of that name, full or factored."""
+    for key in (f"{name}.weight", f"{name}.bias", f"{name}.up.weight", f"{name}.up.bias"):
+        if key in state:
+            state[key] = state[key][rows]
+
+
+def _take_columns(state: State, name: str, columns: list[int]) -> None:
+    """Keep some inputs of the linear map of that name, full or factored."""
+    for key in (f"{name}.weight", f"{name}.down.weight"):
+        if key in state:
+            state[key] = state[key][:, columns]
+
+
+def _take_gates(state: State, prefix: str, heads: list[int]) -> None:
+    """Keep some heads' gates of WavLM's bias; a layer without heads has no gate."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        if not heads:
+            del state[key]
+        elif key.endswith(".scale"):
+            state[key] = state[key][heads]
+
+
+def _indices(slices: list[slice]) -> list[int]:
+    return [index for part in slices for index in range(part.start, part.stop)]
+
+
+def _per_layer(
+    encoder: Encoder, kept: Sequence[Sequence[int] | Tensor]
+) -> Sequence[Sequence[int] | Tensor]:
+    if len(kept) != len(encoder.layers):
+        raise InputError(f"{len(kept)} lists for {len(encoder.layers)} layers; give one per layer")
+    return kept
+
+
+def _chosen(kept: Sequence[int] | Tensor, count: int, what: str) -> list[int]:
+    """Sorted distinct indices below count."""
+    indices = sorted(kept.tolist() if isinstance(kept, Tensor) else map(int, kept))
+    if len(set(indices)) != len(indices):
+        raise InputError(f"a {what} is kept twice in {indices}")
+    for index in indices:
+        if not 0 <= index < count:
+            raise InputError(f"there is no {what} at {index}; there are {count}, from 0")
+    return indices

@@ -1,0 +1,141 @@
+"""One Transformer layer whose every width may differ from its neighbours'."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.spec import LayerSpec, ModelSpec
+from encoders.positions import Gate, pick
+
+#: Added to the score of a padded key: exp() of it is 0 in every numeric type, and unlike -inf it
+#: leaves an utterance without a single valid frame finite.
+EXCLUDED = -1e4
+
+
+class LowRank(nn.Module):
+    """A linear map through a bottleneck: x -> up(down(x)), its weight the product U @ V."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.down = _linear(inputs, rank, bias=False)
+        self.up = _linear(rank, outputs)
+
+    @property
+    def weight(self) -> Tensor:
+        """The full matrix (outputs, inputs)."""
+        return self.up.weight @ self.down.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return self.up.bias
+
+    @property
+    def in_features(self) -> int:
+        return self.down.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.up.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
+
+
+def linear_for(spec: LayerSpec, dim: int, role: str) -> nn.Linear | LowRank:
+    """The linear map in that role, full or factored as the spec says."""
+    outputs, inputs = spec.linear_shape(role, dim)
+    rank = spec.rank(role)
+    return _linear(inputs, outputs) if rank is None else LowRank(inputs, outputs, rank)
+
+
+def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    with warnings.catch_warnings():
+        # A layer may keep no head or no unit; torch warns that it has nothing to initialise.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(inputs, outputs, bias)
+
+
+class Attention(nn.Module):
+    """Self-attention over the kept heads; without any it contributes the bias of `out` alone."""
+
+    def __init__(self, layer: LayerSpec, model: ModelSpec) -> None:
+        super().__init__()
+        self.heads, self.qk, self.vo = layer.heads, layer.qk, layer.vo
+        self.scale = model.head_dim**-0.5
+        self.q = linear_for(layer, model.dim, "q")
+        self.k = linear_for(layer, model.dim, "k")
+        self.v = linear_for(layer, model.dim, "v")
+        self.out = linear_for(layer, model.dim, "out")
+        gated = bool(model.positions.gated_buckets and layer.heads)
+        self.gate = Gate(layer.heads, model.head_dim) if gated else None
+
+    def forward(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
+        """x (batch, time, dim) -> the same shape.
+
+        bias: (1, all heads, time, time) or None. padding: True at padded keys, (batch, 1, 1, time).
+        """
+        if not any(self.vo):
+            return self.out(x.new_zeros(*x.shape[:2], 0))
+        context = F.scaled_dot_product_attention(
+            split_heads(self.q(x), self.qk),
+            split_heads(self.k(x), self.qk),
+            split_heads(self.v(x), self.vo),
+            attn_mask=self._mask(x, bias, padding),
+            scale=self.scale,
+        )
+        return self.out(join_heads(context, self.vo))
+
+    def _mask(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor | None:
+        """What is added to the scores, broadcastable to (batch, heads, time, time)."""
+        if bias is None:
+            if padding is None:
+                return None
+            return torch.zeros_like(padding, dtype=x.dtype).masked_fill_(padding, EXCLUDED)
+        bias = pick(bias, self.heads)
+        if self.gate is not None:
+            bias = self.gate(x) * bias
+        return bias if padding is None else bias.masked_fill(padding, EXCLUDED)
+
+
+def split_heads(x: Tensor, widths: Sequence[int]) -> Tensor:
+    """(batch, time, sum of widths) -> (batch, heads, time, widest), narrower heads padded by 0."""
+    widest = max(1, *widths)
+    if any(width != widest for width in widths):
+        parts = x.split(list(widths), dim=-1)
+        x = torch.cat([F.pad(part, (0, widest - part.shape[-1])) for part in parts], dim=-1)
+    return x.view(*x.shape[:2], len(widths), widest).transpose(1, 2)
+
+
+def join_heads(x: Tensor, widths: Sequence[int]) -> Tensor:
+    """The inverse of `split_heads`."""
+    widest = x.shape[-1]
+    x = x.transpose(1, 2)
+    if all(width == widest for width in widths):
+        return x.flatten(2)
+    return torch.cat([x[:, :, head, :width] for head, width in enumerate(widths)], dim=-1)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward network, each with its residual path and LayerNorm."""
+
+    def __init__(self, layer: LayerSpec, model: ModelSpec) -> None:
+        super().__init__()
+        self.norm_first = model.norm_first
+        self.attention = Attention(layer, model)
+        self.attention_norm = nn.LayerNorm(model.dim)
+        self.fc1 = linear_for(layer, model.dim, "fc1")
+        self.fc2 = linear_for(layer, model.dim, "fc2")
+        self.ffn_norm = nn.LayerNorm(model.dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
+        """x (batch, time, dim) -> the same shape; bias and padding as `Attention` takes them."""
+        if self.norm_first:
+            x = x + self.attention(self.attention_norm(x), bias, padding)
+            return x + self.fc2(F.gelu(self.fc1(self.ffn_norm(x))))
+        x = self.attention_norm(x + self.attention(x, bias, padding))
+        return self.ffn_norm(x + self.fc2(F.gelu(self.fc1(x))))

@@ -1,0 +1,174 @@
+"""One Transformer encoder for wav2vec 2.0, HuBERT, WavLM, MelHuBERT and DistilHuBERT shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.errors import InputError
+from core.spec import ModelSpec
+from encoders.front_end import build_front_end, full_lengths
+from encoders.layer import EXCLUDED, Layer
+from encoders.positions import BucketBias, ConvPositions, build_bias
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Hidden:
+    """All hidden states of a batch.
+
+    states: L + 1 tensors (batch, time, dim); 0 is the input of layer 0, i the output of layer i,
+    and of a pre-norm model the last one has passed the final LayerNorm, as in s3prl. lengths: valid
+    frames (batch,). hop: samples per frame.
+    """
+
+    states: list[Tensor]
+    lengths: Tensor
+    hop: int
+
+
+class Encoder(nn.Module):
+    """A speech encoder. `spec` is always true of the weights it holds."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        if spec.dtype not in DTYPES:
+            raise InputError(f"dtype {spec.dtype!r}; expected one of {', '.join(DTYPES)}")
+        self.spec = spec
+        width, positions = spec.front_end.dim, spec.positions
+        bare = not spec.project and not spec.layers  # nothing but a front end, such as FBANK
+        self.front_end = build_front_end(spec.front_end)
+        self.feature_norm = nn.LayerNorm(width) if spec.feature_norm else nn.Identity()
+        self.projection = nn.Linear(width, spec.dim) if spec.project else nn.Identity()
+        self.conv_positions = (
+            ConvPositions(spec.dim, positions.conv_kernel, positions.conv_groups)
+            if positions.conv_kernel
+            else None
+        )
+        self.position_bias = build_bias(spec)
+        self.norm = nn.Identity() if bare else nn.LayerNorm(spec.dim)
+        self.layers = nn.ModuleList(Layer(layer, spec) for layer in spec.layers)
+        self.to(DTYPES[spec.dtype])
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Hidden:
+        """Hidden states of 16 kHz waveforms (batch, samples), zero after their lengths (batch,).
+
+        Raises:
+            InputError: the batch is not even one frame long.
+        """
+        features, frames = self.features(waveforms, lengths)
+        return self.encode(features, frames if lengths is not None else None)
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the front end makes of waveforms: (batch, time, F), and valid frames (batch,).
+
+        Raises:
+            InputError: the batch is not even one frame long.
+        """
+        if waveforms.ndim != 2 or self.spec.frames(waveforms.shape[1]) < 1:
+            raise InputError(
+                f"waveforms of shape {tuple(waveforms.shape)} hold no frame; expected (batch, "
+                f"samples) with more samples than one window of the front end"
+            )
+        if self.spec.normalize_waveform:
+            waveforms = _normalize(waveforms, lengths)
+        return self.front_end(waveforms, lengths)
+
+    def encode(
+        self,
+        features: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        mask_embedding: Tensor | None = None,
+    ) -> Hidden:
+        """The part after the front end: features (batch, time, F) with valid lengths (batch,).
+
+        mask: True (batch, time) where a projected frame is replaced by mask_embedding (dim,), the
+        input of masked prediction.
+        """
+        time = features.shape[1]
+        padding = None if lengths is None else _padding(lengths, time)
+        x = self._embed(features, padding, mask, mask_embedding)
+        keys = None if padding is None else padding[:, None, None]
+        bias = None
+        if self.position_bias is not None and len(self.layers):
+            bias = self.position_bias(time)[None]
+            if keys is not None and not isinstance(self.position_bias, BucketBias):
+                # Padding can join the bias once, unless a gate is to multiply it in every layer.
+                bias, keys = bias.masked_fill(keys, EXCLUDED), None
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1], bias, keys))
+        if self.spec.norm_first:
+            states[-1] = self.norm(states[-1])
+        return Hidden(states, full_lengths(x) if lengths is None else lengths, self.spec.hop)
+
+    def _embed(
+        self,
+        features: Tensor,
+        padding: Tensor | None,
+        mask: Tensor | None,
+        mask_embedding: Tensor | None,
+    ) -> Tensor:
+        """The input of layer 0 (batch, time, dim)."""
+        x = self.projection(self.feature_norm(features.to(DTYPES[self.spec.dtype])))
+        if mask is not None:
+            if mask_embedding is None:
+                raise InputError("a mask needs a mask_embedding (dim,) to put in its place")
+            x = torch.where(mask[..., None], mask_embedding.to(x.dtype), x)
+        if padding is not None:
+            x = x.masked_fill(padding[..., None], 0.0)
+        if self.conv_positions is not None:
+            x = x + self.conv_positions(x)
+        return x if self.spec.norm_first else self.norm(x)
+
+
+def build(spec: ModelSpec, seed: int | None = None) -> Encoder:
+    """The encoder of that shape, randomly initialised.
+
+    With a seed the weights depend on it alone and torch's global generator is left as it was.
+    Inside `torch.device("meta")` nothing is allocated.
+    """
+    if seed is None:
+        return Encoder(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Encoder(spec)
+
+
+def from_state(spec: ModelSpec, state: Mapping[str, Tensor]) -> Encoder:
+    """The encoder of that shape with those tensors as its weights (not copied, but cast).
+
+    Raises:
+        RuntimeError: the names or shapes are not those of the spec.
+    """
+    with torch.device("meta"):
+        encoder = Encoder(spec)
+    dtypes = {name: tensor.dtype for name, tensor in encoder.state_dict().items()}
+    cast = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in state.items()}
+    encoder.load_state_dict(cast, assign=True)
+    return encoder
+
+
+def _padding(lengths: Tensor, time: int) -> Tensor | None:
+    """True (batch, time) at padded frames, None where there are none."""
+    if bool((lengths >= time).all()):
+        return None
+    return torch.arange(time, device=lengths.device)[None] >= lengths[:, None]
+
+
+def _normalize(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+    """Zero mean and unit variance of each utterance, over its valid samples."""
+    padding = None if lengths is None else _padding(lengths, waveforms.shape[1])
+    if lengths is None or padding is None:
+        return F.layer_norm(waveforms, waveforms.shape[1:])
+    counts = lengths[:, None].clamp(min=1)
+    centred = waveforms - waveforms.masked_fill(padding, 0.0).sum(1, keepdim=True) / counts
+    centred = centred.masked_fill(padding, 0.0)
+    variance = centred.square().sum(1, keepdim=True) / counts
+    return centred * (variance + 1e-5).rsqrt()
