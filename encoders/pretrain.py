@@ -32,6 +32,7 @@ from encoders.pretext import ClusterHead
 from encoders.store import save
 
 _BINS, _STACK = 40, 2
+REPORT_EVERY = 100
 _SILENT = 1e-6  # keeps the logarithm of an empty band finite; far below speech of unit variance
 
 
@@ -143,8 +144,7 @@ def _train(
 ) -> tuple[Encoder, ClusterHead]:
     """One round from scratch, or from its checkpoint."""
     encoder = build(zoo.tiny(), seed=recipe.seed)
-    encoder.front_end.mean.copy_(speech.mean)  # type: ignore[union-attr]
-    encoder.front_end.std.copy_(speech.std)  # type: ignore[union-attr]
+    encoder.front_end.load_state_dict({"mean": speech.mean, "std": speech.std})
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         head = ClusterHead(encoder.spec.dim, recipe.clusters[round_])
@@ -166,8 +166,8 @@ def _train(
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         totals += torch.tensor([loss.item(), accuracy])
-        if (step + 1) % 100 == 0:
-            mean = (totals / 100).tolist()
+        if (step + 1) % REPORT_EVERY == 0:
+            mean = (totals / REPORT_EVERY).tolist()
             report(name, step + 1, steps, {"loss": mean[0], "accuracy": mean[1]})
             totals.zero_()
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == steps:
