@@ -1,0 +1,87 @@
+"""Measures the memory of one forward pass, in a process of its own: `python -m` runs it.
+
+Arguments: folder of the model, samples of the waveform, threads, device. Prints one JSON object:
+bytes by metric name, `unavailable` (metric -> reason), and the counter that was read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.spec import SAMPLE_RATE
+from encoders.model import Encoder
+from encoders.store import load
+
+PEAK, ACTIVATIONS = "peak_bytes", "activation_bytes"
+
+
+def main(folder: str, samples: str, threads: str, device: str) -> None:
+    torch.set_num_threads(int(threads))
+    waveform = torch.randn(1, int(samples), generator=torch.Generator().manual_seed(0)) * 0.01
+    run = _on_cuda if torch.device(device).type == "cuda" else _on_cpu
+    with torch.inference_mode():
+        print(json.dumps(run(folder, waveform, device)))
+
+
+def _on_cuda(folder: str, waveform: torch.Tensor, device: str) -> dict[str, Any]:
+    encoder, waveform = load(folder).to(device), waveform.to(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    encoder(waveform)
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device)
+    return {PEAK: peak, ACTIVATIONS: peak - before, "counter": "torch.cuda.max_memory_allocated"}
+
+
+def _on_cpu(folder: str, waveform: torch.Tensor, device: str) -> dict[str, Any]:
+    """Growth of the resident set: with the weights for the peak, without for the activations."""
+    _load(folder)(waveform[:, :SAMPLE_RATE])  # modules and libraries stay, the encoder goes
+    try:
+        empty = _reset_peak()
+        encoder = _load(folder)
+        loaded = _reset_peak()
+        encoder(waveform)
+        peak = _status("VmHWM")
+    except OSError as error:
+        reason = f"the peak of the resident set cannot be read here ({error})"
+        return {"unavailable": {PEAK: reason, ACTIVATIONS: reason}}
+    return {
+        PEAK: peak - empty,
+        ACTIVATIONS: peak - loaded,
+        "resident_weights_bytes": loaded - empty,
+        "counter": "VmHWM of /proc/self/status, reset through /proc/self/clear_refs",
+    }
+
+
+def _load(folder: str) -> Encoder:
+    """The encoder with all its weights resident: pages of its file are read only when touched."""
+    encoder = load(folder)
+    for tensor in chain(encoder.parameters(), encoder.buffers()):
+        tensor.sum()
+    return encoder
+
+
+def _reset_peak() -> int:
+    """Give freed memory back, set the peak to what is resident now, and return that in bytes."""
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,59 @@
+"""Measures memory: the weights, the activations of the longest utterance, and the peak of both.
+
+`weights_bytes` is the exact size of all parameters and buffers. The other two come from a fresh
+process that loads the model and encodes the workload's longest utterance at batch 1: on CUDA from
+the allocator's own peak, on Linux from the peak of the resident set, which the kernel counts in
+steps of up to about a megabyte, so that differences below that mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+from core.metric import Metric
+from encoders.model import Encoder
+from profilers._base import Measurement, Profiler, Setting, stored
+
+
+class Memory(Profiler):
+    """Memory of one forward pass, weights and activations apart."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("weights_bytes", "B", "lower", "size of all weights in memory"),
+        Metric("activation_bytes", "B", "lower", "peak growth while encoding"),
+        Metric("peak_bytes", "B", "lower", "peak growth from before the model is loaded"),
+    )
+
+    def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
+        samples = max(setting.workload.lengths)
+        with stored(encoder, setting.folder) as folder:
+            report = in_own_process(folder, samples, setting)
+        values = {
+            metric.name: float(report.pop(metric.name))
+            for metric in self.metrics
+            if metric.name in report
+        }
+        tensors = chain(encoder.parameters(), encoder.buffers())
+        values["weights_bytes"] = float(sum(t.numel() * t.element_size() for t in tensors))
+        conditions = {"samples": samples, "device": setting.device, "threads": setting.threads}
+        return Measurement(values, {**conditions, **report})
+
+
+def in_own_process(folder: Path, samples: int, setting: Setting) -> dict[str, Any]:
+    """What `_resident` reports.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with its last line.
+    """
+    arguments = [str(folder), str(samples), str(setting.threads), setting.device]
+    command = [sys.executable, "-m", "profilers._resident", *arguments]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode:
+        last = child.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(f"measuring memory failed with status {child.returncode}: {last}")
+    return json.loads(child.stdout)

@@ -1,0 +1,243 @@
+"""MACs against a closed form of the spec, against torch's own counter, and against the papers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.errors import InputError
+from core.spec import ConvFrontEnd, LayerSpec, MelFrontEnd, ModelSpec, Positions
+from encoders import zoo
+from encoders.model import Encoder, build
+from encoders.workload import Workload
+from profilers._base import Setting
+from profilers._counter import count
+from profilers.macs import Cost, Macs, quadratic
+
+SUPERB32 = Workload.parse("superb32")
+TEN = Setting(Workload.parse("seconds:10"))
+
+
+def closed_form(spec: ModelSpec, samples: int) -> int:
+    """MACs of one utterance, from the spec alone; norms cost 5 per element, 4 without a weight."""
+    time, dim = spec.frames(samples), spec.dim
+    macs = _front_end(spec.front_end, samples)
+    macs += 4 * samples if spec.normalize_waveform else 0
+    macs += 5 * time * spec.front_end.dim if spec.feature_norm else 0
+    macs += time * spec.front_end.dim * dim if spec.project else 0
+    positions = spec.positions
+    if positions.conv_kernel:
+        outputs = time + 1 - positions.conv_kernel % 2
+        macs += outputs * positions.conv_kernel * dim * dim // positions.conv_groups
+    if spec.project or spec.layers:
+        macs += 5 * time * dim
+    return macs + sum(_layer(spec, layer, time) for layer in spec.layers)
+
+
+def _front_end(front_end: ConvFrontEnd | MelFrontEnd, samples: int) -> int:
+    if isinstance(front_end, MelFrontEnd):
+        frames = (samples - 400) // 160 + 1
+        return frames * (math.ceil(1.25 * 512 * 9) + 256 * front_end.bins)
+    macs, inputs = 0, 1
+    normed = range(len(front_end.channels)) if front_end.norm == "layer" else (0,)
+    for index, outputs in enumerate(front_end.frame_counts(samples)):
+        channels = front_end.channels[index]
+        macs += outputs * channels * inputs * front_end.kernels[index]
+        macs += 5 * outputs * channels if index in normed else 0
+        inputs = channels
+    return macs
+
+
+def _layer(spec: ModelSpec, layer: LayerSpec, time: int) -> int:
+    macs = 2 * 5 * time * spec.dim
+    for role in ("q", "k", "v", "out", "fc1", "fc2"):
+        outputs, inputs = layer.linear_shape(role, spec.dim)
+        rank = layer.rank(role)
+        macs += time * (outputs * inputs if rank is None else rank * (outputs + inputs))
+    heads = len(layer.heads)
+    macs += time**2 * heads * (max(layer.qk) + max(layer.vo))
+    if spec.positions.gated_buckets:
+        macs += time * heads * spec.head_dim * 8
+    return macs
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> ModelSpec:
+    """Small encoders of every family with uneven layers."""
+    width = st.integers(1, 8)
+    layers = []
+    for _ in range(draw(st.integers(0, 2))):
+        heads = draw(st.sets(st.integers(0, 3), min_size=1).map(sorted))
+        widths = st.lists(width, min_size=len(heads), max_size=len(heads)).map(tuple)
+        ranks = draw(st.dictionaries(st.sampled_from(("q", "out", "fc1")), st.integers(1, 3)))
+        ffn = draw(st.integers(1, 40))
+        layers.append(
+            LayerSpec(tuple(heads), draw(widths), draw(widths), ffn, tuple(sorted(ranks.items())))
+        )
+    front_end = draw(
+        st.sampled_from(
+            (
+                ConvFrontEnd((8,) * 7),
+                ConvFrontEnd((4, 8, 8, 8, 8, 8, 8), norm="layer", bias=True),
+                MelFrontEnd(6, stack=2),
+                MelFrontEnd(6, stack=1, deltas=1),
+            )
+        )
+    )
+    kernel = draw(st.sampled_from((0, 5, 16)))
+    gated, reach = draw(st.sampled_from(((0, 0), (16, 0), (0, 5))))
+    flags = {name: draw(st.booleans()) for name in ("norm_first", "feature_norm")}
+    return ModelSpec(
+        "hubert", front_end, 32, 4, 8, tuple(layers),
+        Positions(kernel, 4, bias_reach=reach, gated_buckets=gated, gated_distance=40),
+        normalize_waveform=draw(st.booleans()), **flags,
+    )  # fmt: skip
+
+
+@settings(max_examples=20)
+@given(specs(), st.integers(4000, 600_000))
+def test_counted_equals_the_closed_form(spec: ModelSpec, samples: int) -> None:
+    assert sum(Cost.of(build(spec, 0)).over([samples]).values()) == closed_form(spec, samples)
+
+
+@pytest.mark.parametrize("name", ["tiny", "fbank"])
+def test_formulas_hold_at_a_length_that_was_not_traced(name: str) -> None:
+    encoder = build(zoo.SPECS[name](), 0)
+    traced = count(encoder, 41_003)
+    formulas = Cost.of(encoder).over([41_003])
+    assert formulas == {(path, operation): traced[path][operation] for path, operation in formulas}
+    assert sum(formulas.values()) == sum(sum(own.values()) for own in traced.values())
+
+
+@pytest.mark.parametrize("name", ["tiny", "distilhubert"])
+def test_torch_counts_the_same_matrix_products(name: str) -> None:
+    encoder = build(zoo.SPECS[name](), 0).eval()
+    ours = sum(
+        macs
+        for own in count(encoder, 8000).values()
+        for operation, macs in own.items()
+        if "norm" not in operation and "fft" not in operation
+    )
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as torchs:
+        encoder(torch.zeros(1, 8000))
+    assert torchs.get_total_flops() == 2 * ours
+
+
+def shaped(spec: ModelSpec) -> Encoder:
+    """An encoder of that shape with weights of 0, made at once however large it is."""
+    with torch.device("meta"):
+        encoder = build(spec)
+    encoder.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    return encoder
+
+
+def superb32(spec: ModelSpec) -> float:
+    total = sum(Cost.of(shaped(spec)).over(SUPERB32.lengths).values())
+    assert total == sum(closed_form(spec, samples) for samples in SUPERB32.lengths)
+    return float(total)
+
+
+def test_hubert_base_costs_what_superb_publishes() -> None:
+    assert superb32(zoo.hubert_base()) / 1e9 == pytest.approx(1668.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("heads", "ffn", "layers", "published"),
+    [(12, 3072, 12, 4.94), (9, 3072, 12, 4.49), (4, 3072, 12, 3.70), (12, 2048, 12, 3.96),
+     (12, 3072, 6, 2.58)],
+)  # fmt: skip
+def test_melhubert_costs_what_its_papers_publish(
+    heads: int, ffn: int, layers: int, published: float
+) -> None:
+    """G MACs per second; the pruned shapes were read off a figure, hence within 1 %."""
+    spec = zoo.melhubert_20ms()
+    pruned = replace(spec, layers=(LayerSpec.dense(heads, 64, ffn),) * layers)
+    per_second = superb32(pruned) / SUPERB32.seconds / 1e9
+    assert per_second == pytest.approx(published, rel=0.002 if pruned == spec else 0.01)
+
+
+def test_twice_the_length_costs_more_than_twice() -> None:
+    cost = Cost.of(build(zoo.tiny(), 0))
+    once, twice = (sum(cost.over([samples]).values()) for samples in (160_000, 320_000))
+    assert twice > 2 * once
+
+
+def test_parts_add_up_to_the_total() -> None:
+    measurement = Macs().measure(build(zoo.tiny(), 0), replace(TEN, workload=SUPERB32))
+    total = measurement.values["macs_dense"]
+    assert sum(measurement.details["modules"].values()) == total
+    assert sum(measurement.details["operations"].values()) == total
+    assert sum(measurement.details["buckets"].values()) == total
+    assert measurement.values["macs_superb32"] == total
+    assert measurement.values["macs_per_second"] == total / 224.86
+
+
+def test_a_zero_weight_lowers_the_nonzero_count_only() -> None:
+    encoder = build(zoo.tiny(), 0)
+    before = Macs().measure(encoder, TEN).values
+    fc1 = encoder.layers[2].fc1
+    with torch.no_grad():
+        fc1.weight[:, ::2] = 0
+    after = Macs().measure(encoder, TEN).values
+    assert after["macs_dense"] == before["macs_dense"]
+    spared = encoder.spec.frames(160_000) * fc1.weight.numel() // 2
+    assert before["macs_nonzero"] - after["macs_nonzero"] == pytest.approx(spared, rel=1e-3)
+
+
+class _Heavy(nn.Module):
+    """A front end behind an operation that multiplies and that nobody gave a handler."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        features, frames = self.inner(waveforms, lengths)
+        return torch.cdist(features, features) @ features, frames
+
+
+def test_an_operation_that_cannot_be_counted_is_an_error() -> None:
+    encoder = build(zoo.tiny(), 0)
+    encoder.front_end = _Heavy(encoder.front_end)
+    with pytest.raises(InputError, match=r"'aten::cdist' in module '.*front_end'"):
+        Macs().measure(encoder, TEN)
+
+
+class _Cubic(nn.Module):
+    """A map whose cost grows with the third power of the frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = x @ x.mT
+        return scores @ scores @ x
+
+
+def test_a_count_of_no_known_law_is_an_error() -> None:
+    encoder = build(zoo.tiny(), 0)
+    encoder.norm = _Cubic()
+    with pytest.raises(InputError, match="MACs of matmul in 'norm'"):
+        Macs().measure(encoder, TEN)
+
+
+def test_an_utterance_without_a_frame_is_an_error() -> None:
+    with pytest.raises(InputError, match="399 samples holds no frame"):
+        Cost.of(build(zoo.tiny(), 0)).over([16_000, 399])
+
+
+whole = st.integers(-(10**12), 10**12)
+
+
+@given(whole, whole, whole, st.lists(st.integers(0, 10**6), min_size=3, max_size=3, unique=True))
+def test_three_points_make_a_parabola(c0: int, c1: int, c2: int, at: list[int]) -> None:
+    counts = [c0 + c1 * x + c2 * x**2 for x in at]
+    assert quadratic(at, counts) == {"1": c0, "frames": c1, "frames^2": c2}
