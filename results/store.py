@@ -1,0 +1,195 @@
+"""A run on disk: every file is written whole or not at all, so a sweep may stop at any moment.
+
+    RUN/run.json                  where the run comes from: model, data, tasks, machine, flags
+    RUN/points/KEY/point.json     what is compressed, by what, how far
+    RUN/points/KEY/SECTION.json   one thing that was done with that point
+    RUN/models/KEY/               the compressed encoder
+
+Reading needs the standard library alone. A file that a crash left half-written counts as never
+written, and the log says so; a file that is something else is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from core.errors import InputError
+from core.point import Point
+from core.record import Record, Section
+
+_log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """The records and models of one sweep."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """The run in that folder.
+
+        Raises:
+            InputError: there is no folder, or no run in it.
+        """
+        run = cls(path)
+        if not (run.path / "run.json").is_file() and not (run.path / "points").is_dir():
+            raise InputError(f"{run.path} holds no run; give a folder that a sweep has written")
+        return run
+
+    def write_run(self, info: dict[str, Any]) -> None:
+        """Store where the run comes from.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        _write_json(self.path / "run.json", info)
+
+    def run_info(self) -> dict[str, Any]:
+        """What `write_run` stored, empty where nothing was.
+
+        Raises:
+            InputError: run.json is something else.
+        """
+        info = _read_json(self.path / "run.json")
+        if not isinstance(info, dict | None):
+            raise InputError(_foreign(self.path / "run.json", "the description of a run"))
+        return info or {}
+
+    def write_point(self, point: Point) -> None:
+        """Store what the point is.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        _write_json(self._folder(point.key) / "point.json", asdict(point))
+
+    def write_section(self, key: str, section: Section) -> None:
+        """Store, or replace, one section of the point with that key.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        _write_json(self._folder(key) / f"{section.name}.json", section.to_json())
+
+    def read(self, key: str) -> Record:
+        """The point with that key and the sections it has so far.
+
+        Raises:
+            InputError: there is no such point, or one of its files is something else.
+        """
+        folder = self._folder(key)
+        data = _read_json(folder / "point.json")
+        if data is None:
+            raise InputError(f"{self.path} has no point {key!r}; a sweep writes its points there")
+        record = Record(_point(folder, data))
+        for path in sorted(folder.glob("[!.]*.json")):
+            if path.name != "point.json" and (data := _read_json(path)) is not None:
+                section = _section(path, data)
+                record.sections[section.name] = section
+        return record
+
+    def keys(self) -> list[str]:
+        """The keys of all points, sorted."""
+        return sorted(p.parent.name for p in self.path.glob("points/[!.]*/point.json"))
+
+    def records(self) -> list[Record]:
+        """All points with their sections, in the order of their keys.
+
+        Raises:
+            InputError: a file is something else than what a sweep writes there.
+        """
+        readable = (k for k in self.keys() if _read_json(self._folder(k) / "point.json"))
+        return [self.read(key) for key in readable]
+
+    def model_folder(self, key: str) -> Path:
+        """Where the compressed encoder of that point lies, once it is saved."""
+        return self.path / "models" / key
+
+    def _folder(self, key: str) -> Path:
+        return self.path / "points" / key
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it has its old content or the new one, whatever happens meanwhile.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path.name} into {path.parent} ({error.strerror}); "
+            "free space there or choose another folder"
+        ) from error
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(path, f"{text}\n".encode())
+
+
+def _finite(data: Any) -> Any:
+    """The data with None for what JSON has no number for."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _read_json(path: Path) -> Any:
+    """What the file holds, None where it is missing or half-written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        _log.warning("%s is half-written: it counts as never written", path)
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); mend its permissions") from error
+
+
+def _point(folder: Path, data: Any) -> Point:
+    try:
+        point = Point(**data)
+        if point.key == folder.name:
+            return point
+    except TypeError:
+        pass
+    raise InputError(_foreign(folder / "point.json", f"the point with key {folder.name!r}"))
+
+
+def _section(path: Path, data: Any) -> Section:
+    try:
+        section = Section.from_json(data)
+        if f"{section.name}.json" == path.name:
+            nan = float("nan")
+            section.values = {k: nan if v is None else v for k, v in section.values.items()}
+            return section
+    except (TypeError, AttributeError):
+        pass
+    raise InputError(_foreign(path, f"the section {path.stem!r}"))
+
+
+def _foreign(path: Path, expected: str) -> str:
+    return f"{path} is not {expected} as a sweep writes it; remove it or restore it"

@@ -1,0 +1,130 @@
+"""A run in the terminal: what each method keeps of the score at what cost, references first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from core.point import REFERENCES
+from results.superb import Score
+from results.table import load
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+#: Costs in the table: heading, metric, divisor, digits after the point.
+_COSTS = (
+    ("params (M)", "params_total", 1e6, 2),
+    ("MACs (G/s)", "macs_per_second", 1e9, 3),
+    ("latency (ms)", "latency_s_p50", 1e-3, 1),
+)
+
+
+def render(run_folder: str | Path) -> Group:
+    """The run as terminal tables: cost and score per method and rate, task scores of references.
+
+    Seeds are averaged, with their range beside. Dense, FBANK and random encoder always have a row.
+
+    Raises:
+        InputError: the folder holds no run, or a file that no sweep writes.
+    """
+    frame = load([run_folder])
+    parts: list[Table | Text] = []
+    if frame["random_weights"].any():
+        parts.append(Text("Random weights: the costs are real, scores mean nothing.", "bold red"))
+    parts += [_points(frame), *_troubles(frame), _references(frame)]
+    if devices := sorted(set(frame["device"]) - {""}):
+        parts.append(Text(f"Latency on {'; '.join(devices)}.", "dim"))
+    return Group(*(part for part in parts if not isinstance(part, Table) or part.row_count))
+
+
+def render_scores(scores: Mapping[str, Score]) -> Table:
+    """superb_s of published models, saying which tasks a partial score leaves out."""
+    table = Table("model", "superb_s", "tasks", "anchors", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for model, score in scores.items():
+        tasks = "all" if not score.partial else f"only {' '.join(score.terms)}"
+        table.add_row(model, f"{score.value:.2f}", tasks, score.anchors)
+    return table
+
+
+def _points(frame: DataFrame) -> Table:
+    """Score and costs per method and rate; a status where there is nothing to show."""
+    found = set(zip(frame["method"], frame["rate"], strict=True))
+    absent = {(name, 0.0) for name in REFERENCES if name not in set(frame["method"])}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in ("rate", "superb_s", *(heading for heading, *_ in _COSTS)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method, rate in sorted(found | absent, key=lambda pair: _order(*pair)):
+        rows = frame[(frame["method"] == method) & (frame["rate"] == rate)]
+        costs = [
+            _number((rows[metric] / divisor).mean(), digits) if metric in rows else "-"
+            for _, metric, divisor, digits in _COSTS
+        ]
+        reference = method in REFERENCES
+        score = _spread(rows["superb_s"], 0)
+        if not (rows["status"] == "done").any():
+            score = "absent" if rows.empty else rows["status"].iloc[0]
+        cells = ["" if reference else f"{rate:g}", score, *costs]
+        table.add_row(Text(method), *cells, style="bold" if reference else "")
+    return table
+
+
+def _references(frame: DataFrame) -> Table:
+    """Each task's metric for the dense model, FBANK and the random encoder."""
+    table = Table("task metric", *REFERENCES, "in superb_s", box=None, pad_edge=False)
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    counting = set(" ".join(frame["superb_tasks"]).split())
+    for column, section in sorted(frame.attrs["sections"].items()):
+        metric = frame.attrs["metrics"].get(column)
+        if not section.startswith("task.") or metric is None:
+            continue
+        cells = [_spread(frame.loc[frame.method == name, column], 2) for name in REFERENCES]
+        meaning = ", ".join(filter(None, (metric.unit, f"{metric.better} is better")))
+        counts = "yes" if section.removeprefix("task.") in counting else "no"
+        table.add_row(f"{column} ({meaning})", *cells, counts)
+    return table
+
+
+def _order(method: str, rate: float) -> tuple:
+    reference = method in REFERENCES
+    return REFERENCES.index(method) if reference else len(REFERENCES), method, rate
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _spread(values: Series, digits: int) -> str:
+    """The mean over seeds, with the range where there is one."""
+    known = values.dropna()
+    if known.empty:
+        return "-"
+    low, mean, high = (f"{x:.{digits}f}" for x in (known.min(), known.mean(), known.max()))
+    return mean if low == high else f"{mean} ({low}..{high})"
+
+
+def _troubles(frame: DataFrame) -> list[Text]:
+    """What is not done and why, a line per reason."""
+    troubled = frame[frame["status"] != "done"]
+    groups = troubled.groupby(["status", "reason"], sort=True)
+    return [
+        Text(f"{status}: {', '.join(_names(rows))} ({reason})", "yellow")
+        for (status, reason), rows in groups
+    ]
+
+
+def _names(rows: DataFrame) -> list[str]:
+    """The methods of those rows, each with its rates."""
+    rates: dict[str, list[str]] = {}
+    for method, rate in dict.fromkeys(zip(rows["method"], rows["rate"], strict=True)):
+        rates.setdefault(method, []).append("" if method in REFERENCES else f" {rate:g}")
+    return [f"{method}{''.join(found)}" for method, found in rates.items()]

@@ -1,0 +1,82 @@
+"""A run as a sweep leaves it, with made-up but plausible numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from core.metric import Metric
+from core.point import DENSE, FBANK, RANDOM, Point
+from core.record import Section
+from results.store import RunFolder
+
+METHODS = (
+    "first-layers", "head-pruning", "low-rank", "random-pruning", "row-pruning", "weight-pruning",
+)  # fmt: skip
+COSTS = (
+    ("profile.params", Metric("params_total", "", "lower"), 1.2e6),
+    ("profile.macs", Metric("macs_per_second", "MAC/s", "lower"), 6.5e7),
+    ("profile.latency", Metric("latency_s_p50", "s", "lower"), 0.021),
+)
+#: Metric, FBANK, dense and random-encoder values, and whether the task counts.
+TASKS = {
+    "pr": (Metric("pr_per", "%", "lower"), 61.0, 28.0, 70.0, True),
+    "ks": (Metric("ks_acc", "%", "higher"), 52.0, 93.0, 49.0, True),
+    "sid": (Metric("sid_acc", "%", "higher"), 30.0, 41.0, 33.0, False),
+}
+#: How fast each method's score falls as the rate goes up.
+FALL = dict(zip(METHODS, (1.0, 2.5, 2.0, 0.6, 3.0, 4.0), strict=True))
+
+
+def make(
+    path: Path,
+    *,
+    methods: Sequence[str] = METHODS,
+    rates: Sequence[float] = tuple(r / 10 for r in range(1, 10)),
+    seeds: Sequence[int] = (0,),
+    tasks: Sequence[str] = tuple(TASKS),
+    device: str = "cpu",
+    model: str = "builtin",
+    info: dict | None = None,
+) -> RunFolder:
+    """Write a run: three references, and every method at every rate, for each seed."""
+    run = RunFolder(path)
+    run.write_run({"model": model, "random_weights": False, **(info or {})})
+    for seed in seeds:
+        for method in (DENSE, FBANK, RANDOM):
+            write(run, Point(model, method, 0.0, seed, "builtin"), tasks, device)
+        for method in methods:
+            for rate in rates:
+                write(run, Point(model, method, rate, seed, "builtin"), tasks, device)
+    return run
+
+
+def write(run: RunFolder, point: Point, tasks: Sequence[str], device: str) -> None:
+    run.write_point(point)
+    random = Random(str(point))
+    size = 1.0 if point.method in (RANDOM, "weight-pruning") else 1 - 0.9 * point.rate
+    run.write_section(
+        point.key, Section("compress", "done", "f", values={"achieved_rate": point.rate})
+    )
+    for name, metric, dense in COSTS:
+        if point.method == FBANK:
+            run.write_section(point.key, Section(name, "unsupported", "f", reason="no encoder"))
+            continue
+        noise = 1 + random.gauss(0, 0.03) if name == "profile.latency" else 1
+        section = Section(
+            name, "done", "f", {metric.name: dense * size * noise}, {metric.name: metric},
+            environment={"device": device},
+        )  # fmt: skip
+        run.write_section(point.key, section)
+    for task in tasks:
+        metric, fbank, dense, random_init, counts = TASKS[task]
+        kept = 1 - point.rate ** FALL.get(point.method, 1.0)
+        value = {FBANK: fbank, DENSE: dense, RANDOM: random_init}.get(
+            point.method, fbank + (dense - fbank) * kept + random.gauss(0, 0.8)
+        )
+        section = Section(
+            f"task.{task}", "done", "f", {metric.name: value}, {metric.name: metric},
+            {"in_score": counts},
+        )  # fmt: skip
+        run.write_section(point.key, section)

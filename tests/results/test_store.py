@@ -1,0 +1,142 @@
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from core.metric import Metric
+from core.point import Point
+from core.record import Section
+from results.store import RunFolder, write_whole
+
+POINT = Point("builtin", "low-rank", 0.5, 0, "builtin")
+
+
+def section(value=1.5, name="profile.params"):
+    metric = Metric("params_total", "", "lower", "parameters")
+    return Section(
+        name, "done", "abc", {"params_total": value}, {"params_total": metric}, {"raw": [1, 2]},
+        seconds=0.1, environment={"cpu": "x"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write_point(POINT)
+    run.write_section(POINT.key, section())
+    return run
+
+
+def test_what_is_written_is_read(run):
+    run.write_run({"model": "builtin", "random_weights": True})
+    assert run.run_info() == {"model": "builtin", "random_weights": True}
+    assert run.keys() == [POINT.key]
+    record = run.read(POINT.key)
+    assert record.point == POINT
+    assert record.sections == {"profile.params": section()}
+    assert run.records() == [record]
+    assert run.model_folder(POINT.key) == run.path / "models" / POINT.key
+
+
+@given(value=st.floats())
+def test_any_number_survives_as_strict_json(tmp_path_factory, value):
+    run = RunFolder(tmp_path_factory.mktemp("run"))
+    run.write_point(POINT)
+    run.write_section(POINT.key, section(value))
+    text = (run.path / "points" / POINT.key / "profile.params.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = run.read(POINT.key).sections["profile.params"].values["params_total"]
+    assert found == value if math.isfinite(value) else math.isnan(found)
+
+
+def test_a_section_replaces_the_one_before_it_and_leaves_nothing_else(run):
+    run.write_section(POINT.key, section(2.0))
+    assert run.read(POINT.key).values() == {"params_total": 2.0}
+    names = sorted(p.name for p in (run.path / "points" / POINT.key).iterdir())
+    assert names == ["point.json", "profile.params.json"]
+
+
+def test_an_empty_or_absent_folder_has_no_records(tmp_path):
+    assert RunFolder(tmp_path / "none").records() == []
+    assert RunFolder(tmp_path / "none").run_info() == {}
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder.existing(tmp_path)
+
+
+def test_strangers_and_leftovers_are_ignored(run):
+    folder = run.path / "points" / POINT.key
+    (folder / ".task.pr.json.0badf00d.tmp").write_text('{"name": "ta')
+    (folder / "notes.txt").write_text("mine")
+    (run.path / "points" / "empty").mkdir()
+    (run.path / "points" / ".DS_Store").write_bytes(b"\0")
+    assert [list(r.sections) for r in run.records()] == [["profile.params"]]
+
+
+def test_a_half_written_file_counts_as_never_written_and_is_named(run, caplog):
+    path = run.path / "points" / POINT.key / "task.pr.json"
+    path.write_text(json.dumps(section(name="task.pr").to_json())[:40])
+    assert list(run.read(POINT.key).sections) == ["profile.params"]
+    assert str(path) in caplog.text
+    (path.parent / "point.json").write_text("")
+    assert run.records() == []
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "3", '{"name": "task.ks"}'])
+@pytest.mark.parametrize("name", ["task.pr.json", "point.json"])
+def test_a_foreign_file_is_refused_by_name(run, name, content):
+    path = run.path / "points" / POINT.key / name
+    path.write_text(content)
+    with pytest.raises(InputError, match=name):
+        run.records()
+
+
+def test_a_point_in_another_points_folder_is_refused(run):
+    folder = run.path / "points" / POINT.key
+    folder.rename(folder.with_name("0" * 16))
+    with pytest.raises(InputError, match="key '0000000000000000'"):
+        run.records()
+
+
+def test_a_missing_point_is_named(run):
+    with pytest.raises(InputError, match="no point 'abc'"):
+        run.read("abc")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        RunFolder(tmp_path / "file").write_run({})
+
+
+def test_a_full_disk_keeps_the_old_file_and_names_the_folder(tmp_path, monkeypatch):
+    path = tmp_path / "point.json"
+    write_whole(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device") as error:
+        write_whole(path, b"new")
+    assert str(tmp_path) in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["point.json"]
+    assert path.read_bytes() == b"old"
+
+
+def test_records_need_the_standard_library_alone(run):
+    code = (
+        "import sys; from results.store import RunFolder; import results.superb;"
+        f"assert len(RunFolder({str(run.path)!r}).records()) == 1;"
+        "heavy = {'torch', 'pandas', 'numpy', 'matplotlib', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
