@@ -1,0 +1,141 @@
+"""Query by example: which utterances hold the spoken query (SUPERB's QbE, MTWV).
+
+No head: frames are compared by cosine, a query is aligned anywhere in a document by subsequence
+dynamic time warping (Yang et al. 2021, arXiv 2105.01051, sec. 2.2), scores are standardised per
+query, and the layer with the best value on dev is reported on test. MTWV is the maximum over
+thresholds of 1 - Pmiss - beta Pfa with QUESST 2014's costs (Cfa 1, Cmiss 100, prior 0.0008).
+
+Of every word's utterances in a split the first half are queries, the rest are documents.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from core.errors import Unsupported
+from core.metric import Metric
+from encoders.corpora.base import Corpus, Item
+from encoders.model import Encoder
+from tasks._base import Outcome, Task, labelled, parted
+from tasks._features import Features
+
+BETA = (1 - 0.0008) / 0.0008 / 100
+LIMITS = {"dev": 80, "test": 320}  # queries and documents of a split at most
+TOGETHER = 16  # queries that are aligned in one go; their distances to all documents lie in memory
+FAR = 1e4
+
+
+class Qbe(Task):
+    metric = Metric("qbe_mtwv", "%", "higher", "maximum term-weighted value")
+    needs = "frames"
+
+    def select(self, corpus: Corpus) -> list[Item]:
+        return [item for split in LIMITS for part in trials(corpus, split) for item in part]
+
+    def score(
+        self, encoder: Encoder, corpus: Corpus, items: list[Item], features: Features, seed: int
+    ) -> Outcome:
+        states = len(features.frames[items[0].key])
+        dev = [mtwv(*trials(corpus, "dev"), features, state) for state in range(states)]
+        best = int(np.argmax(dev))
+        queries, documents = trials(corpus, "test")
+        value = mtwv(queries, documents, features, best)
+        details = {"layer": best, "dev": dev[best], "queries": len(queries),
+                   "documents": len(documents)}  # fmt: skip
+        return Outcome({self.metric.name: value}, details)
+
+
+def trials(corpus: Corpus, split: str) -> tuple[list[Item], list[Item]]:
+    """Queries and documents of a split; every query's word is in some document, not in all.
+
+    Raises:
+        Unsupported: the corpus has no such utterances.
+    """
+    _, spoken = labelled(corpus, ("word",), "qbe")
+    by_word: dict[str, list[Item]] = defaultdict(list)
+    for item in parted(spoken, "qbe", ("dev", "test"))[split]:
+        by_word[item.labels["word"]].append(item)
+    queries, documents = [], []
+    for items in by_word.values():
+        queries += items[: len(items) // 2]
+        documents += items[len(items) // 2 :]
+    documents = _thin(documents, LIMITS[split])
+    held = {item.labels["word"] for item in documents}
+    queries = _thin([item for item in queries if item.labels["word"] in held], LIMITS[split])
+    if not queries or len(held) < 2:
+        raise Unsupported(
+            f"task qbe needs two words or more spoken twice or more in split {split!r}; "
+            f"corpus {corpus.name!r} has {len(held)}"
+        )
+    return queries, documents
+
+
+def _thin(items: list[Item], limit: int) -> list[Item]:
+    """At most so many of them, evenly spread."""
+    return items[:: max(1, -(-len(items) // limit))]
+
+
+@torch.inference_mode()
+def mtwv(
+    queries: Sequence[Item], documents: Sequence[Item], features: Features, state: int
+) -> float:
+    """Percent, over all pairs of a query and a document, on one layer's states."""
+
+    def unit(item: Item) -> Tensor:
+        return F.normalize(features.sequence(item)[state], dim=-1)
+
+    store = [unit(item) for item in documents]
+    lengths = torch.tensor([len(frames) for frames in store])
+    padded = pad_sequence(store, batch_first=True)
+    queries = sorted(queries, key=lambda item: (item.samples, item.key))
+    scores = []
+    for _, equal in groupby(queries, key=lambda item: features.frames[item.key].shape[1]):
+        for some in torch.stack([unit(item) for item in equal]).split(TOGETHER):
+            distances = 1 - torch.einsum("bqd,ntd->qbnt", some, padded)
+            scores.append(-align(distances, lengths))
+    joined = torch.cat(scores)
+    joined = (joined - joined.mean(1, keepdim=True)) / (joined.std(1, keepdim=True) + 1e-9)
+    said = np.array([item.labels["word"] for item in documents])
+    truth = np.array([item.labels["word"] for item in queries])[:, None] == said
+    return 100 * max_term_weighted_value(joined.numpy(), truth)
+
+
+def align(distances: Tensor, lengths: Tensor) -> Tensor:
+    """The mean distance (batch, n) along the best path of whole queries through documents' parts.
+
+    distances: (query frames, batch, n, document frames), valid up to lengths (n,). A path moves
+    one query frame and one document frame at a time, or two of either, so that a row needs but the
+    two before it; all documents advance together.
+    """
+    count, _, _, time = distances.shape
+    beyond = torch.arange(time) >= lengths[:, None]
+    distances = distances.masked_fill(beyond, FAR)
+    # Two columns before the first frame stand for paths that would begin outside the document.
+    rows = [F.pad(distances[0], (2, 0), value=FAR)]
+    for index in range(1, count):
+        row = rows[-1]
+        best = torch.minimum(row[..., 1:-1], row[..., :-2])
+        if index > 1:
+            best = torch.minimum(best, rows[-2][..., 1:-1] + distances[index - 1])
+        rows = [row, F.pad(best.add_(distances[index]), (2, 0), value=FAR)]
+    return rows[-1].amin(-1) / count
+
+
+def max_term_weighted_value(scores: np.ndarray, truth: np.ndarray) -> float:
+    """max over thresholds of the mean over queries of 1 - Pmiss - BETA Pfa; never below 0.
+
+    scores, truth: (queries, documents).
+    """
+    hits = 1 / truth.sum(1, keepdims=True)
+    alarms = -BETA / (~truth).sum(1, keepdims=True)
+    order = np.argsort(-scores, axis=None, kind="stable")
+    gains = np.cumsum(np.where(truth, hits, alarms).ravel()[order]) / len(scores)
+    return float(max(0.0, gains.max()))
