@@ -1,0 +1,295 @@
+"""The command line. What a command needs is imported when it runs, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import InputError
+
+app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="How far can a speech model be compressed, by which technique, at what cost?",
+)
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence on stderr and exit code 2."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command."""
+    try:
+        return app(args=arguments, prog_name="bench", standalone_mode=False) or 0
+    except InputError as error:
+        return _refuse(" ".join(str(error).split()))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left, as `head` does
+        return 0
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        return _refuse(f"{error.strerror}{where}; free space there or choose another folder")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _refuse(error.format_message())  # the command line itself is wrong
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _complete(kind: str) -> Callable[[str], list[str]]:
+    """Completes the last name of a comma list."""
+
+    def complete(incomplete: str) -> list[str]:
+        from bench.listing import names
+
+        before, comma, last = incomplete.rpartition(",")
+        special = [] if kind == "model" else ["all"]
+        known = [*names(kind), *special]
+        return [before + comma + name for name in known if name.startswith(last)]
+
+    return complete
+
+
+def _complete_list(context: typer.Context, incomplete: str) -> list[str]:
+    from bench.listing import KINDS, names
+
+    kind = KINDS.get(context.params.get("kind") or "", "")
+    return [name for name in names(kind) if name.startswith(incomplete)] if kind else []
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    from bench.listing import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="builtin, random:SHAPE[@SEED], or a folder with spec.json and model.safetensors.",
+        autocompletion=_complete("model"),
+    ),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="all, or a comma list: head-pruning[scope=model],low-rank+head-pruning.",
+        autocompletion=_complete("method"),
+    ),
+]
+Tasks = Annotated[
+    str, typer.Option(help="all, none or a comma list.", autocompletion=_complete("task"))
+]
+Profilers = Annotated[
+    str, typer.Option(help="all, none or a comma list.", autocompletion=_complete("profiler"))
+]
+Data = Annotated[
+    str, typer.Option(help="builtin, or audio: a LibriSpeech root, any folder, a CSV manifest.")
+]
+Subset = Annotated[str | None, typer.Option(help="Part of LibriSpeech, such as test-other.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="builtin, random:SHAPE[@SEED] or a folder.", autocompletion=_complete("model")
+    ),
+]
+
+
+@app.command()
+def sweep(
+    model: Model = "builtin",
+    methods: Methods = "all",
+    rates: Annotated[
+        str, typer.Option(help="first:last[:step] or a comma list; fractions to remove.")
+    ] = "0.1:0.9",
+    seeds: Annotated[str, typer.Option(help="Comma list; scores are reported by seed.")] = "0",
+    data: Data = "builtin",
+    subset: Subset = None,
+    tasks: Tasks = "all",
+    task_data: Annotated[str, typer.Option(help="Labelled audio that tasks are run on.")] = (
+        "builtin"
+    ),
+    profilers: Profilers = "params,macs,latency",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default one per model and data.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; by default one per core.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed or was unsupported.")
+    ] = False,
+) -> int:
+    """Compress a model by many methods and rates, measure and score each, draw the trade-off.
+
+    Interrupt it whenever you like: the same command goes on from there.
+    """
+    from bench import run_sweep
+    from bench.jobs import Source
+
+    request = run_sweep.request(
+        model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
+        tasks=tasks, task_source=Source(task_data), profilers=profilers,
+    )  # fmt: skip
+    folder = out or run_sweep.default_folder(request)
+    if dry_run:
+        print(run_sweep.preview(request, folder))
+        return 0
+    try:
+        return FAILED if run_sweep.execute(request, folder, workers, retry_failed) else 0
+    except KeyboardInterrupt:
+        print("\ninterrupted, all that was finished is kept: run the same command to go on",
+              file=sys.stderr)  # fmt: skip
+        return INTERRUPTED
+
+
+@app.command()
+def compress(
+    model: ModelArgument,
+    method: Annotated[
+        str, typer.Option(help="A method expression.", autocompletion=_complete("method"))
+    ],
+    rate: Annotated[str, typer.Option(help="The fraction to remove, between 0 and 1.")],
+    out: Annotated[Path, typer.Option(help="Folder for the compressed model.")],
+    seed: int = 0,
+    data: Data = "builtin",
+    subset: Subset = None,
+) -> None:
+    """Compress a model once and save it."""
+    from bench.outputs import check_folder
+    from bench.rates import parse_rates
+    from core.errors import Unsupported
+    from core.method import parse_methods
+
+    chosen, amounts = parse_methods(method), parse_rates(rate)
+    if len(chosen) != 1 or len(amounts) != 1:
+        raise InputError("compress takes one method and one rate; use sweep for several")
+    check_folder(out)
+    from bench.jobs import Source, uses_data
+    from compressors._chain import track_method
+    from encoders import store
+
+    dense = store.load(model)
+    corpus = Source(data, subset).open() if uses_data(chosen[0]) else None
+    _, encoder, achieved = next(track_method(chosen[0], dense, amounts, corpus, seed))
+    if isinstance(encoder, Unsupported):
+        raise InputError(f"{chosen[0]} does not apply to {model}: {encoder}")
+    store.save(encoder, out)
+    before, after = (sum(p.numel() for p in e.parameters()) for e in (dense, encoder))
+    print(f"{chosen[0]} at {amounts[0]:g} (achieved {achieved:.4f}): "
+          f"{before:,} -> {after:,} parameters, saved in {out}")  # fmt: skip
+
+
+@app.command()
+def profile(
+    model: ModelArgument,
+    workload: Annotated[str, typer.Option(help="superb32, seconds:N or corpus.")] = "superb32",
+    data: Data = "builtin",
+    subset: Subset = None,
+    profilers: Profilers = "all",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes at least.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, by metric name.")] = False,
+) -> None:
+    """Measure what running a model costs."""
+    from bench import profile as measuring
+    from core import plugins
+
+    chosen = plugins.select("profiler", profilers)
+    found = measuring.profile(model, chosen, workload, data, subset, threads, repeats)
+    if as_json:
+        print(json.dumps(found.values, indent=1))
+        return
+    for name, value in found.values.items():
+        metric = found.metrics[name]
+        print(f"{name:<16} {value:>16,.6g} {metric.unit:<6} {metric.about}".rstrip())
+    for name, reason in found.unavailable.items():
+        print(f"{name:<16} {'-':>16} {reason}")
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    x: Annotated[str, typer.Option(help="params, macs, latency or any metric.")] = "params",
+    y: Annotated[str, typer.Option(help="superb_s, a task or any metric.")] = "superb_s",
+    out: Annotated[Path | None, typer.Option(help="File: .png, .pdf or .svg.")] = None,
+) -> None:
+    """Draw the trade-off of a run."""
+    from reports.figure import draw
+
+    target = out or run / f"{y}-{x}.png"
+    formats = [target.suffix[1:]] if target.suffix else ["png", "pdf"]
+    for path in draw([run], [x], y, target, formats):
+        print(path)
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+) -> None:
+    """Write the points of one or more runs into one table."""
+    from results.leaderboard import write
+
+    frame = write(runs, out)
+    print(f"{len(frame)} points in {out}")
+    if frame["random_weights"].any():
+        print("note: models with random weights are among them; their scores mean nothing")
+
+
+@app.command("superb-s")
+def superb_s(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns of results/published.")],
+    anchors: Annotated[str, typer.Option(help="leaderboard or wang2023.")] = "leaderboard",
+) -> None:
+    """Score published SUPERB results."""
+    from rich.console import Console
+
+    from results.summary import render_scores
+    from results.superb import score_file
+
+    Console().print(render_scores(score_file(file, anchors)))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str,
+        typer.Argument(help="methods, models, tasks or profilers.", autocompletion=_complete_kind),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="Tell all about one.", autocompletion=_complete_list)
+    ] = None,
+) -> None:
+    """List what there is to choose from."""
+    from bench import listing
+
+    print(listing.details(kind, name) if name else listing.overview(kind))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is installed, what is missing and why, and what this machine can do."""
+    from bench.doctor import examine
+
+    for finding in examine():
+        print(f"{finding.mark:<4}{finding.name:<24} {finding.state:<32} {finding.about}".rstrip())

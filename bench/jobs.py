@@ -1,0 +1,276 @@
+"""What runs in a worker process: making models and measuring them, section by section.
+
+Each section is written the moment it is known, so that an interruption loses only the one in work.
+Whatever goes wrong within a section becomes that section's reason; only a disk that takes no more
+ends the job.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core import plugins
+from core.errors import InputError, Unsupported
+from core.method import Method
+from core.metric import Metric
+from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point
+from core.record import Section
+from encoders import store, zoo
+from encoders.corpora import Corpus, open_corpus
+from results.store import RunFolder
+
+if TYPE_CHECKING:
+    from bench.executor import Say
+    from encoders.model import Encoder
+
+#: Seeds of the random encoders count from here, so that none of them is the model `random:SHAPE`.
+RANDOM_SEED = 1000
+
+#: What a disk says that takes no more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A section is in work."""
+
+    key: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A section is written."""
+
+    key: str
+    section: Section
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus as the user named it; it is opened where it is needed."""
+
+    text: str
+    subset: str | None = None
+
+    def open(self) -> Corpus:
+        """The corpus; the files are looked at once per process.
+
+        Raises:
+            InputError: there is no such data, or it cannot be read.
+        """
+        return _open(self.text, self.subset)
+
+
+_open = cache(open_corpus)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Sections of some points to be made. todo: (point key, section name) -> fingerprint."""
+
+    run_path: Path
+    environment: Mapping[str, Any]
+    points: tuple[Point, ...]
+    todo: Mapping[tuple[str, str], str]
+    exclusive: ClassVar[bool] = False
+
+    def without(self, finished: set[tuple[str, str]]) -> Job | None:
+        """The job that is left when these sections are there, None where nothing is."""
+        todo = {which: fp for which, fp in self.todo.items() if which not in finished}
+        keys = {key for key, _ in todo}
+        points = tuple(point for point in self.points if point.key in keys)
+        return replace(self, points=points, todo=todo) if todo else None
+
+    def run(self, say: Say) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def section(self, say: Say, key: str, name: str) -> Iterator[Section]:
+        """The section to be filled in; it is written afterwards, whatever became of it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        say(Started(key, name))
+        section = Section(name, "done", self.todo[key, name], environment=dict(self.environment))
+        start = perf_counter()
+        try:
+            yield section
+        except Unsupported as error:
+            section.status, section.reason = "unsupported", str(error)
+        except Exception as error:
+            _refuse_full_disk(error, self.run_path)
+            mark_failed(section, error)
+        section.seconds = round(perf_counter() - start, 3)
+        RunFolder(self.run_path).write_section(key, section)
+        say(Finished(key, section))
+
+
+@dataclass(frozen=True)
+class Compress(Job):
+    """Makes the models of one track: one method and seed, every rate that is missing."""
+
+    source: Source = field(kw_only=True)
+
+    def run(self, say: Say) -> None:
+        left = list(self.points)
+        while left:
+            made = self._make(list(left))
+            while left:
+                point = left.pop(0)
+                with self.section(say, point.key, "compress") as section:
+                    self._store(point, section, *next(made))
+                if section.status == "failed":
+                    break  # a generator that raised is over; the other rates get a new one
+
+    def _make(self, points: list[Point]) -> Iterator[tuple[Encoder | Unsupported, float]]:
+        """The encoder of each point in order, with the rate that was achieved."""
+        first = points[0]
+        if first.method in REFERENCES:
+            yield _reference(first), 0.0
+            return
+        from compressors._chain import track_method
+
+        method = Method.parse(first.method)
+        corpus = self.source.open() if uses_data(method) else None
+        rates = [point.rate for point in points]
+        dense = store.load(first.model)
+        for _, encoder, achieved in track_method(method, dense, rates, corpus, first.seed):
+            yield encoder, achieved
+
+    def _store(
+        self, point: Point, section: Section, encoder: Encoder | Unsupported, achieved_rate: float
+    ) -> None:
+        if isinstance(encoder, Unsupported):
+            raise encoder
+        folder = RunFolder(self.run_path).model_folder(point.key)
+        store.save(encoder, folder)
+        section.details["weights"] = store.fingerprint(folder)
+        if point.method not in REFERENCES:
+            section.values["achieved_rate"] = achieved_rate
+            section.metrics["achieved_rate"] = Metric(
+                "achieved_rate", "", "higher", "fraction removed of what the method acts on"
+            )
+
+
+@dataclass(frozen=True)
+class Evaluate(Job):
+    """Measures one stored model: costs that need no quiet machine, then all tasks at once."""
+
+    source: Source = field(kw_only=True)
+    task_source: Source = field(kw_only=True)
+
+    def run(self, say: Say) -> None:
+        (point,) = self.points
+        folder = RunFolder(self.run_path).model_folder(point.key)
+        names = [name for _, name in self.todo]
+        for name in names:
+            if name.startswith("profile."):
+                with self.section(say, point.key, name) as section:
+                    measure(section, store.load(folder), self.source.open(), folder)
+        left = [name.removeprefix("task.") for name in names if name.startswith("task.")]
+        while left:
+            self._score(say, point, folder, left)
+
+    def _score(self, say: Say, point: Point, folder: Path, left: list[str]) -> None:
+        """Score tasks and take them off the list, until all are done or one fails."""
+        outcomes = None
+        while left:
+            with self.section(say, point.key, f"task.{left[0]}") as section:
+                if outcomes is None:
+                    from tasks._suite import score_tasks
+
+                    corpus = self.task_source.open()
+                    outcomes = score_tasks(store.load(folder), list(left), corpus, point.seed)
+                name, outcome = next(outcomes)
+                section.name = f"task.{name}"
+                section.fingerprint = self.todo[point.key, section.name]
+                section.values, section.details = outcome.values, outcome.details
+                section.metrics = _metrics("task", name, section.values)
+                if outcome.reason:
+                    raise Unsupported(outcome.reason)
+            left.remove(section.name.removeprefix("task."))
+            if section.status == "failed":
+                return
+
+
+@dataclass(frozen=True)
+class Time(Job):
+    """Measures costs that need the machine to themselves, each model beside the dense one."""
+
+    source: Source = field(kw_only=True)
+    dense: Path = field(kw_only=True)
+    exclusive: ClassVar[bool] = True
+
+    def run(self, say: Say) -> None:
+        reference = None
+        for key, name in self.todo:
+            folder = RunFolder(self.run_path).model_folder(key)
+            with self.section(say, key, name) as section:
+                reference = reference or store.load(self.dense)
+                measure(section, store.load(folder), self.source.open(), folder, reference)
+
+
+def measure(
+    section: Section,
+    encoder: Encoder,
+    corpus: Corpus,
+    folder: Path,
+    reference: Encoder | None = None,
+) -> None:
+    """Fill in the section `profile.NAME`, run on the corpus."""
+    from encoders.workload import Workload
+    from profilers._base import Setting
+
+    name = section.name.removeprefix("profile.")
+    setting = Setting(Workload.parse("corpus", corpus), reference, folder)
+    measured = plugins.load("profiler", name)().measure(encoder, setting)
+    section.values, section.details = measured.values, measured.details
+    section.metrics = _metrics("profiler", name, section.values)
+
+
+def _metrics(kind: str, name: str, values: Mapping[str, float]) -> dict[str, Metric]:
+    """What the values mean, by the plug-in's own declaration."""
+    declared = plugins.card(kind, name).metrics
+    return {metric.name: metric for metric in declared if metric.name in values}
+
+
+def uses_data(method: Method) -> bool:
+    """Whether a step of the method looks at the corpus."""
+    cards = (plugins.card("method", step.name) for step in method.steps)
+    return any(card.constants.get("uses_data") for card in cards)
+
+
+def mark_failed(section: Section, error: Exception) -> None:
+    """Keep the error's sentence as the reason, and the whole traceback in the details."""
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    section.status = "failed"
+    section.reason = str(error) if isinstance(error, InputError) else lines[-1]
+    section.details["traceback"] = "".join(traceback.format_exception(error))
+
+
+def _reference(point: Point) -> Encoder:
+    from encoders.model import build
+
+    if point.method == DENSE:
+        return store.load(point.model)
+    if point.method == FBANK:
+        return build(zoo.SPECS["fbank"](), seed=0)
+    assert point.method == RANDOM
+    return build(store.read_spec(point.model), seed=RANDOM_SEED + point.seed)
+
+
+def _refuse_full_disk(error: Exception, folder: Path) -> None:
+    """Raise InputError where the disk is at fault; safetensors tells so in words only."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    if full or any(f"os error {number}" in str(error) for number in _FULL):
+        raise InputError(f"cannot write into {folder} ({error}); free space there") from error

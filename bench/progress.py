@@ -1,0 +1,85 @@
+"""How far a sweep is: a bar with time left and the current point, or lines in a log."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+
+class TimeLeft:
+    """Estimates the seconds left from how long sections of each name took so far."""
+
+    def __init__(self, workers: int, alone: Callable[[str], bool]) -> None:
+        self._workers = workers
+        self._alone = alone
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def learn(self, name: str, seconds: float) -> None:
+        self._seconds[name].append(seconds)
+
+    def seconds(self, names: Iterable[str]) -> float | None:
+        """Wall-clock for sections of these names; None before anything was learnt.
+
+        A name that was not seen yet takes as long as the others do on average.
+        """
+        means = {name: sum(times) / len(times) for name, times in self._seconds.items()}
+        if not means:
+            return None
+        usual = sum(means.values()) / len(means)
+        return sum(
+            means.get(name, usual) / (1 if self._alone(name) else self._workers) for name in names
+        )
+
+
+class Progress:
+    """Shows progress on stderr: drawn once a second on a terminal, else a line every 5 %."""
+
+    def __init__(self, total: int, left: TimeLeft, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._left = left
+        self._total, self._done, self._told = total, 0, 0
+        self._bar = Bar(
+            BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}", markup=False),
+            console=self._console, refresh_per_second=1, transient=True,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("starting", total=total, left="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def working(self, what: str) -> None:
+        """Name the point in work."""
+        self._bar.update(self._task, description=what)
+
+    def finished(self, what: str, names: Iterable[str]) -> None:
+        """One section is there; `names`: those of the sections that are still to be made."""
+        self._done += 1
+        left = _words(self._left.seconds(names))
+        self._bar.update(self._task, advance=1, left=left)
+        if self._bar.disable and 20 * self._done // self._total > self._told:
+            self._told = 20 * self._done // self._total
+            self.say(f"{self._done}/{self._total}, {left}: {what}")
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _words(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min left"
+    return f"{minutes} min {rest:02} s left" if minutes else f"{rest} s left"
