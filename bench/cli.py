@@ -227,6 +227,30 @@ def profile(
 
 
 @app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder for the model; made when all is done.")],
+    utterances: Annotated[int, typer.Option(min=50, help="Synthetic utterances of 3 s.")] = 8000,
+    steps: Annotated[
+        tuple[int, int], typer.Option(help="Updates of the first and of the second round.")
+    ] = (6000, 24000),
+    seed: int = 0,
+) -> None:
+    """Make the built-in model again, from synthetic speech alone. Interrupted, it goes on."""
+    from bench.outputs import check_folder
+    from bench.progress import Training
+
+    if min(steps) < 1:
+        raise InputError(f"steps {steps[0]} {steps[1]}: expected two numbers from 1 up")
+    check_folder(out)
+    from encoders.pretrain import Recipe
+    from encoders.pretrain import pretrain as run
+
+    with Training() as progress:
+        run(out, Recipe(utterances=utterances, steps=steps, seed=seed), progress.report)
+    print(f"saved in {out}; sweep it with: bench sweep --model {out}")
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     x: Annotated[str, typer.Option(help="params, macs, latency or any metric.")] = "params",

@@ -6,7 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 
@@ -73,6 +79,38 @@ class Progress:
     def say(self, line: str) -> None:
         """A line above the bar."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Training:
+    """Shows a training's rounds on stderr, as `Progress` does a sweep's sections."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
+            console=self._console, refresh_per_second=1, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._told = 0
+
+    def __enter__(self) -> Training:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def report(self, name: str, step: int, total: int, values: dict[str, float]) -> None:
+        """Where the round stands, and the means of its values since the last report."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total, values="")
+            self._told = 0
+        words = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
+        self._bar.update(self._tasks[name], completed=step, values=words)
+        if self._bar.disable and 20 * step // total > self._told:
+            self._told = 20 * step // total
+            self._console.print(f"{name}: {step}/{total}, {words}", markup=False, highlight=False)
 
 
 def _words(seconds: float | None) -> str:

@@ -161,8 +161,16 @@ def card(kind: str, name: str) -> Card:
                 metrics.append(part)
     return Card(
         kind, name, about.split("\n", 1)[0], about, tuple(options), constants, tuple(metrics),
-        hashlib.blake2b(source.encode(), digest_size=8).hexdigest(),
+        _source_hash(source, path.parent),
     )  # fmt: skip
+
+
+def _source_hash(source: str, folder: Path) -> str:
+    """Changes with the plug-in's file and with the parts that it shares with its neighbours."""
+    state = hashlib.blake2b(source.encode(), digest_size=8)
+    for shared in sorted(folder.glob("_*.py")):
+        state.update(shared.read_bytes())
+    return state.hexdigest()
 
 
 def _option(node: ast.AnnAssign, line: str) -> Option:

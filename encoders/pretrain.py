@@ -42,7 +42,7 @@ class Recipe:
 
     utterances: int = 8000
     clusters: tuple[int, int] = (128, 200)
-    steps: tuple[int, int] = (6000, 20000)
+    steps: tuple[int, int] = (6000, 24000)
     target_layer: int = 4
     batch_frames: int = 1200
     crops: tuple[int, ...] = (50, 75, 100, 125)

@@ -15,7 +15,7 @@ from encoders.corpora.base import Corpus, Item
 from encoders.model import Encoder
 
 #: Audio per batch. More does not help one core, less leaves it waiting for Python.
-BATCH_SECONDS = 30.0
+BATCH_SECONDS = 16.0
 
 
 @dataclass

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -38,11 +39,13 @@ from encoders.corpora.espeak import Prompt, Speech
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LOG = logging.getLogger(__name__)
+
 #: Utterances by group and split: sizes trade the noise of a score against the time of a sweep.
 SIZES = {
-    "sentences": {"train": 140, "dev": 40, "test": 120},
-    "commands": {"train": 560, "dev": 80, "test": 320},
-    "words": {"train": 1120, "dev": 160, "test": 560},
+    "sentences": {"train": 130, "dev": 30, "test": 110},
+    "commands": {"train": 480, "dev": 80, "test": 280},
+    "words": {"train": 880, "dev": 160, "test": 480},
     "clean": {"test": 40},
 }
 
@@ -61,16 +64,20 @@ NOISE_DB = {"sentences": (10.0, 25.0), "commands": (5.0, 20.0), "words": (5.0, 2
 KEYWORDS = 80
 COMMANDS_PER_VOICE = 8
 
+#: The grammar of commands. Pre-training speech draws on all of it, the tasks on a part.
 ACTIONS = {
-    "activate": ("turn on {}", "switch on {}"),
-    "deactivate": ("turn off {}", "switch off {}"),
-    "increase": ("turn up {}", "raise {}"),
-    "decrease": ("turn down {}", "lower {}"),
-    "check": ("look at {}", "check {}"),
-    "repair": ("fix {}", "repair {}"),
+    "activate": ("turn on {}", "switch on {}", "start {}", "put {} on"),
+    "deactivate": ("turn off {}", "switch off {}", "stop {}", "put {} out"),
+    "increase": ("turn up {}", "raise {}", "increase {}", "more of {}"),
+    "decrease": ("turn down {}", "lower {}", "decrease {}", "less of {}"),
+    "check": ("look at {}", "check {}", "is {} working", "tell me about {}"),
+    "repair": ("fix {}", "repair {}", "mend {}", "take care of {}"),
 }
-OBJECTS = ("lights", "music", "heating", "radio", "curtain", "camera")
-LOCATIONS = ("kitchen", "bedroom", "garden", "office")
+OBJECTS = ("lights", "music", "heating", "radio", "fan", "curtain", "camera", "window")
+LOCATIONS = ("kitchen", "bedroom", "bathroom", "garden", "office", "cellar", "hallway", "garage")
+TASK_OBJECTS = ("lights", "music", "heating", "radio", "curtain", "camera")
+TASK_LOCATIONS = ("kitchen", "bedroom", "garden", "office")
+TASK_PHRASES = 2
 
 #: eSpeak's allophones folded to 44 phones, as CMU-style sets have them; silence is `sil`.
 _FOLD = {
@@ -145,6 +152,7 @@ def _open(name: str, plan: Callable[[], list[Utterance]], noisy: bool) -> Builti
     fingerprint = _version(name)
     folder = cache_folder() / f"{name}-{fingerprint}"
     if not (folder / "items.json").exists():
+        _LOG.warning("synthesising the corpus %r, once, into %s", name, folder)
         try:
             _make(plan(), folder, noisy)
         except OSError as error:
@@ -256,13 +264,14 @@ def _clean(split: str, index: int) -> Utterance:
 def _command(split: str, index: int) -> Utterance:
     """Voices speak eight commands each; `sid_split` parts these for speaker identification."""
     draw = _draw("commands", split, index)
-    text, (action, thing, place) = _instruction(draw)
+    text, intent = _instruction(draw, TASK_OBJECTS, TASK_LOCATIONS, TASK_PHRASES)
+    _, thing, place = intent
     voices = VOICES[split]
     voice = voices[(index // COMMANDS_PER_VOICE) % len(voices)]
     turn = index % COMMANDS_PER_VOICE
     labels = {
         "text": text,
-        "intent": f"{action};{thing};{place}",
+        "intent": ";".join(intent),
         "slots": " ".join(
             "B-object" if word == thing else "B-location" if word == place else "O"
             for word in text.split()
@@ -274,10 +283,12 @@ def _command(split: str, index: int) -> Utterance:
     return Utterance(key, "commands", split, _prompt(text, voice, draw), labels)
 
 
-def _instruction(draw: np.random.Generator) -> tuple[str, tuple[str, str, str]]:
+def _instruction(
+    draw: np.random.Generator, objects: tuple[str, ...], places: tuple[str, ...], phrases: int
+) -> tuple[str, tuple[str, str, str]]:
     """A command's text and its intent: action, object, location."""
-    action, thing, place = (str(draw.choice(v)) for v in (list(ACTIONS), OBJECTS, LOCATIONS))
-    phrase = str(draw.choice(ACTIONS[action])).format(f"the {thing}")
+    action, thing, place = (str(draw.choice(v)) for v in (list(ACTIONS), objects, places))
+    phrase = str(draw.choice(ACTIONS[action][:phrases])).format(f"the {thing}")
     return f"{phrase} in the {place}", (action, thing, place)
 
 
@@ -303,7 +314,7 @@ def _pretraining(count: int) -> list[Utterance]:
     for index in range(count):
         draw = _draw("pretraining", "pretraining", index)
         if index % 5 == 0:
-            text, _ = _instruction(draw)
+            text, _ = _instruction(draw, OBJECTS, LOCATIONS, 4)
         else:
             text = " ".join(draw.choice(WORDS, draw.integers(4, 9), replace=False))
         voices = VOICES["pretraining"]
