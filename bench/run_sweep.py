@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +226,19 @@ def _figure(request: Request, folder: Path, draw: bool) -> str:
         try:
             draw_figure([folder], costs, "superb_s", stem)
         except InputError as error:
-            return f"none: {error}"
+            return f"none of superb_s: {error}\n{_task_figures(request, folder, costs)}"
     return f"{stem}.png, {stem}.pdf"
+
+
+def _task_figures(request: Request, folder: Path, costs: list[str]) -> str:
+    """A figure of each task by itself, for runs without a superb_s."""
+    from reports.figure import draw as draw_figure
+
+    drawn = []
+    for task in request.tasks:
+        with suppress(InputError):  # that task came to nothing; the table says why
+            drawn += draw_figure([folder], costs, task, folder / f"pareto-{task}")
+    return "\n".join(f"             {path}" for path in drawn)
 
 
 def _tell_failures(plan: Plan) -> dict[str, list[Section]]:

@@ -38,10 +38,10 @@ def save(encoder: Encoder, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        made.chmod(0o755)  # both are made such that nobody else may read them
-        (made / WEIGHTS).chmod(0o644)
         state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
         save_file(state, made / WEIGHTS)
+        (made / WEIGHTS).chmod(0o644)  # both are made such that nobody else may read them
+        made.chmod(0o755)
         text = json.dumps(encoder.spec.to_json(), indent=1)
         (made / SPEC).write_text(text + "\n", encoding="utf-8")
         if folder.exists():

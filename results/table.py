@@ -25,6 +25,10 @@ LEADING = (
 #: Sections whose numbers are the same on every machine. Those of any other profiler are not.
 MACHINE_FREE = ("profile.params", "profile.macs")
 
+#: By how many points of a hundred the dense model must be better than FBANK for a task to count in
+#: a run. Below that, the noise of a few hundred test items is blown up to hundreds of superb_s.
+MARGIN = 5.0
+
 SUPERB_S = Metric("superb_s", "", "higher", "0 for FBANK, 1000 for the dense model")
 
 
@@ -32,9 +36,10 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
     """One row per point of one or more runs, references first, then by method, rate and seed.
 
     Columns: LEADING, each task's normalised score as `score.TASK`, each measured metric.
-    `frame.attrs["metrics"]` tells each metric's unit and direction, `frame.attrs["sections"]` the
-    section it comes from. superb_s is relative to the dense and FBANK points of the same run and
-    seed; it is left empty where a task that counts in the run was not scored for the point.
+    `frame.attrs` holds `metrics` (each one's unit and direction), `sections` (where each comes
+    from) and `meant` (tasks made for superb_s). superb_s is relative to the dense and FBANK points
+    of the same run and seed; it is left empty where a task that counts in the run was not scored
+    for the point.
 
     Raises:
         InputError: a folder holds no run, or a file that no sweep writes.
@@ -43,7 +48,7 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
 
     runs = [RunFolder.existing(path) for path in dict.fromkeys(map(Path, run_folders))]
     rows: list[dict[str, Any]] = []
-    metrics, sections = {SUPERB_S.name: SUPERB_S}, {}
+    metrics, sections, meant = {SUPERB_S.name: SUPERB_S}, {}, set[str]()
     for label, run in sorted(zip(_labels(runs), runs, strict=True), key=lambda pair: pair[0]):
         records, info = run.records(), run.run_info()
         yardstick = _Yardstick(records)
@@ -51,11 +56,12 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
             rows.append({"run": label, **_row(record, yardstick, info)})
             for section in (s for s in record.sections.values() if s.status == "done"):
                 metrics.update(section.metrics)
+                meant |= {_task(section)} if section.details.get("in_score") else set()
                 named = [c for c in (*section.metrics, *section.values) if c in section.values]
                 sections.update(dict.fromkeys(named, section.name))
     numbers = sorted({column for row in rows for column in row} - set(LEADING))
     frame = DataFrame(rows, columns=[*LEADING, *numbers])
-    frame.attrs.update(metrics=metrics, sections=sections)
+    frame.attrs.update(metrics=metrics, sections=sections, meant=meant)
     return frame
 
 
@@ -99,11 +105,26 @@ class _Yardstick:
             if section.name.startswith("task.") and section.status == "done" and section.values
         ]
         self.metrics = {_task(s): _metric(s) for s in done}
-        self.counting = {_task(s): _metric(s) for s in done if s.details.get("in_score")}
         self.dense = {
             (r.point.model, r.point.seed): r.values() for r in records if r.point.method == DENSE
         }
         self.fbank = {r.point.seed: r.values() for r in records if r.point.method == FBANK}
+        meant = {_task(s): s.metrics for s in done if s.details.get("in_score")}
+        self.counting = {
+            task: name
+            for task, name in self.metrics.items()
+            if task in meant and self._margin(meant[task].get(name), name) >= MARGIN
+        }
+
+    def _margin(self, metric: Metric | None, name: str) -> float:
+        """How much better the dense models are than FBANK, over the seeds that have both."""
+        sign = -1 if metric is not None and metric.better == "lower" else 1
+        gaps = [
+            sign * (values[name] - self.fbank[seed][name])
+            for (_, seed), values in self.dense.items()
+            if name in values and name in self.fbank.get(seed, {})
+        ]
+        return sum(gaps) / len(gaps) if gaps else math.inf
 
     def score(self, record: Record) -> Score | None:
         """superb_s, None where a task that counts in the run is not scored for the point."""

@@ -172,3 +172,32 @@ def test_a_short_name_stands_for_its_own_columns_alone():
 )  # fmt: skip
 def test_scales(unit, largest, scaled):
     assert axes.scale(unit, largest) == scaled
+
+
+@pytest.mark.parametrize(("dense_per", "counts"), [(56.5, False), (55.5, True), (66.0, False)])
+def test_task_without_a_margin_is_shown_but_does_not_count(run, dense_per, counts):
+    """FBANK has 61 % phone errors: 4.5 points better are too few, worse is no margin at all."""
+    for seed in (0, 1):
+        run.write_section(
+            Point("builtin", "dense", 0.0, seed, "builtin").key,
+            Section(
+                "task.pr", "done", "f", {"pr_per": dense_per}, {"pr_per": TASKS["pr"][0]},
+                {"in_score": True},
+            ),
+        )  # fmt: skip
+    frame = table.load([run.path])
+    assert ("pr" in frame["superb_tasks"].iloc[0].split()) is counts
+    assert frame["score.pr"].notna().any()
+    assert frame.attrs["meant"] == {"pr", "ks"}
+
+
+def test_run_without_any_margin_has_no_superb_s(run):
+    for seed in (0, 1):
+        for task, value in (("pr", 60.0), ("ks", 52.0)):
+            metric = TASKS[task][0]
+            run.write_section(
+                Point("builtin", "dense", 0.0, seed, "builtin").key,
+                Section(f"task.{task}", "done", "f", {metric.name: value}, {metric.name: metric},
+                        {"in_score": True}),
+            )  # fmt: skip
+    assert table.load([run.path])["superb_s"].isna().all()
