@@ -220,25 +220,29 @@ def _figure(request: Request, folder: Path, draw: bool) -> str:
     if not request.tasks or not costs:
         lacking = "task was scored" if not request.tasks else "cost was measured"
         return f"none, because no {lacking}"
-    if draw or not stem.with_suffix(".png").exists():
-        from reports.figure import draw as draw_figure
+    if not draw and any(folder.glob("pareto*.png")):
+        return ", ".join(map(str, sorted(folder.glob("pareto*.p[dn][fg]"))))
+    from reports.figure import draw as draw_figure
+    from results.table import load
 
-        try:
-            draw_figure([folder], costs, "superb_s", stem)
-        except InputError as error:
-            return f"none of superb_s: {error}\n{_task_figures(request, folder, costs)}"
-    return f"{stem}.png, {stem}.pdf"
+    try:
+        if load([folder])["superb_s"].notna().any():
+            return ", ".join(map(str, draw_figure([folder], costs, "superb_s", stem)))
+    except InputError as error:
+        return f"none: {error}"
+    drawn = "\n".join(f"             {path}" for path in _draw_tasks(request, folder, costs))
+    return f"of each task, because none in superb_s has a margin over FBANK\n{drawn}"
 
 
-def _task_figures(request: Request, folder: Path, costs: list[str]) -> str:
+def _draw_tasks(request: Request, folder: Path, costs: list[str]) -> list[Path]:
     """A figure of each task by itself, for runs without a superb_s."""
     from reports.figure import draw as draw_figure
 
-    drawn = []
+    drawn: list[Path] = []
     for task in request.tasks:
         with suppress(InputError):  # that task came to nothing; the table says why
             drawn += draw_figure([folder], costs, task, folder / f"pareto-{task}")
-    return "\n".join(f"             {path}" for path in drawn)
+    return drawn
 
 
 def _tell_failures(plan: Plan) -> dict[str, list[Section]]:
