@@ -23,7 +23,7 @@ from tasks._features import Features
 from tasks._heads import Head, draw_training, layers
 
 BLANK = 0
-EPOCHS, BATCH, LEARNING_RATE = 8, 6, 8e-2
+EPOCHS, BATCH, LEARNING_RATE = 16, 6, 8e-2
 
 
 class Pr(Task):
