@@ -43,9 +43,9 @@ _LOG = logging.getLogger(__name__)
 
 #: Utterances by group and split: sizes trade the noise of a score against the time of a sweep.
 SIZES = {
-    "sentences": {"train": 130, "dev": 30, "test": 110},
-    "commands": {"train": 480, "dev": 80, "test": 280},
-    "words": {"train": 880, "dev": 160, "test": 480},
+    "sentences": {"train": 110, "dev": 30, "test": 110},
+    "commands": {"train": 400, "dev": 80, "test": 280},
+    "words": {"train": 640, "dev": 160, "test": 480},
     "clean": {"test": 40},
 }
 
