@@ -10,7 +10,7 @@ from core.errors import InputError, closest
 ALIASES = {
     "params": ("params_total",),
     "macs": ("macs_per_second", "macs_superb32", "macs_dense"),
-    "latency": ("latency_s_p50",),
+    "latency": ("latency_s_paired", "latency_s_p50"),
     "memory": ("peak_bytes",),
 }
 
@@ -24,6 +24,7 @@ TITLES = {
     "macs_per_second": "MACs per second of audio",
     "macs_superb32": "MACs, 32 SUPERB utterances",
     "latency_s_p50": "Latency, median",
+    "latency_s_paired": "Latency against dense",
     "latency_s_p90": "Latency, 90th percentile",
     "rtf": "Real-time factor",
     "speedup": "Speed-up",

@@ -12,17 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from core.point import REFERENCES
+from results.axes import ALIASES
 from results.superb import Score
 from results.table import load
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-#: Costs in the table: heading, metric, divisor, digits after the point.
+#: Costs in the table: heading, short name of the metric, divisor, digits after the point.
 _COSTS = (
-    ("params (M)", "params_total", 1e6, 2),
-    ("MACs (G/s)", "macs_per_second", 1e9, 3),
-    ("latency (ms)", "latency_s_p50", 1e-3, 1),
+    ("params (M)", "params", 1e6, 2),
+    ("MACs (G/s)", "macs", 1e9, 3),
+    ("latency (ms)", "latency", 1e-3, 1),
 )
 
 
@@ -65,8 +66,7 @@ def _points(frame: DataFrame) -> Table:
     for method, rate in sorted(found | absent, key=lambda pair: _order(*pair)):
         rows = frame[(frame["method"] == method) & (frame["rate"] == rate)]
         costs = [
-            _number((rows[metric] / divisor).mean(), digits) if metric in rows else "-"
-            for _, metric, divisor, digits in _COSTS
+            _number(_mean(rows, short) / divisor, digits) for _, short, divisor, digits in _COSTS
         ]
         reference = method in REFERENCES
         score = _spread(rows["superb_s"], 0)
@@ -98,6 +98,12 @@ def _references(frame: DataFrame) -> Table:
 def _excuse(frame: DataFrame, task: str) -> str:
     """Why a task is outside superb_s."""
     return "no margin over FBANK" if task in frame.attrs["meant"] else "shown beside it"
+
+
+def _mean(rows: DataFrame, short: str) -> float:
+    """The mean of the cost with that short name, nan where it was not measured."""
+    columns = [column for column in ALIASES[short] if column in rows]
+    return rows[columns[0]].mean() if columns else math.nan
 
 
 def _order(method: str, rate: float) -> tuple:

@@ -29,6 +29,12 @@ MACHINE_FREE = ("profile.params", "profile.macs")
 #: a run. Below that, the noise of a few hundred test items is blown up to hundreds of superb_s.
 MARGIN = 5.0
 
+#: A machine that slows down for a minute slows the dense model too, which is timed in turns with
+#: the compressed one: their ratio is free of that drift, a median by itself is not.
+PAIRED = Metric(
+    "latency_s_paired", "s", "lower", "the dense model's median latency over the speed-up"
+)
+
 SUPERB_S = Metric("superb_s", "", "higher", "0 for FBANK, 1000 for the dense model")
 
 
@@ -59,6 +65,8 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
                 meant |= {_task(section)} if section.details.get("in_score") else set()
                 named = [c for c in (*section.metrics, *section.values) if c in section.values]
                 sections.update(dict.fromkeys(named, section.name))
+    if any(PAIRED.name in row for row in rows):
+        metrics[PAIRED.name], sections[PAIRED.name] = PAIRED, "profile.latency"
     numbers = sorted({column for row in rows for column in row} - set(LEADING))
     frame = DataFrame(rows, columns=[*LEADING, *numbers])
     frame.attrs.update(metrics=metrics, sections=sections, meant=meant)
@@ -91,6 +99,7 @@ def _row(record: Record, yardstick: _Yardstick, info: dict[str, Any]) -> dict[st
         "key": point.key,
         **{f"score.{task}": value for task, value in yardstick.terms(record).items()},
         **record.values(),
+        **yardstick.paired_latency(record),
     }
 
 
@@ -134,6 +143,14 @@ class _Yardstick:
     def terms(self, record: Record) -> dict[str, float]:
         """The normalised score of every task, whether it counts or not."""
         return self._score(record, self.metrics).terms
+
+    def paired_latency(self, record: Record) -> dict[str, float]:
+        """PAIRED, where both the dense model and this one were timed."""
+        point, values = record.point, record.values()
+        dense = self.dense.get((point.model, point.seed), {}).get("latency_s_p50")
+        if dense is None or "speedup" not in values:
+            return {}
+        return {PAIRED.name: dense / (1.0 if point.method == DENSE else values["speedup"])}
 
     def _score(self, record: Record, metrics: dict[str, str]) -> Score:
         point = record.point

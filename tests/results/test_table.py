@@ -201,3 +201,18 @@ def test_run_without_any_margin_has_no_superb_s(run):
                         {"in_score": True}),
             )  # fmt: skip
     assert table.load([run.path])["superb_s"].isna().all()
+
+
+def test_latency_is_taken_relative_to_the_dense_model_of_the_same_minute(run):
+    """Twice as slow a machine while one point was timed must not read as an effect."""
+    low = Point("builtin", "low-rank", 0.5, 0, "builtin")
+    dense = Point("builtin", "dense", 0.0, 0, "builtin")
+    metrics = {"latency_s_p50": Metric("latency_s_p50", "s", "lower"),
+               "speedup": Metric("speedup", "", "higher")}  # fmt: skip
+    for point, median, speedup in ((dense, 0.020, 1.01), (low, 0.032, 1.25)):
+        values = {"latency_s_p50": median, "speedup": speedup}
+        run.write_section(point.key, Section("profile.latency", "done", "f", values, metrics))
+    frame = table.load([run.path]).set_index("key")
+    assert frame.loc[low.key, "latency_s_paired"] == pytest.approx(0.020 / 1.25)
+    assert frame.loc[dense.key, "latency_s_paired"] == 0.020
+    assert axes.resolve("latency", table.load([run.path]).attrs["sections"]) == "latency_s_paired"
