@@ -19,7 +19,7 @@ REQUIRED = {
     "soxr": ("soxr", "resampling"),
     "fvcore": ("fvcore", "the macs profiler"),
     "scipy": ("scipy", "tasks"),
-    "sklearn": ("scikit-learn", "pre-training"),
+    "sklearn": ("scikit-learn", "pre-training and tasks"),
     "jiwer": ("jiwer", "error rates"),
     "pandas": ("pandas", "leaderboards"),
     "matplotlib": ("matplotlib", "figures"),
@@ -32,7 +32,7 @@ OPTIONAL = {
         "making the built-in corpus: pip install -e '.[corpus]'",
     ),
     "transformers": ("transformers", "importing checkpoints: pip install -e '.[importers]'"),
-    "s3prl": ("s3prl", "the bridge to full SUPERB: pip install -e '.[superb]'"),
+    "s3prl": ("s3prl", "SUPERB's own recipes, which no command runs yet"),
 }
 #: Instruction sets that decide how fast matrix products are here.
 FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
