@@ -61,8 +61,8 @@ VOICES = {
 #: Signal-to-noise ratio in dB, drawn uniformly, by group.
 NOISE_DB = {"sentences": (9.0, 24.0), "commands": (9.0, 24.0), "words": (9.0, 24.0)}
 
-#: Utterances of another edition are others. What was chosen for earlier ones (the tasks' settings, the
-#: ratios above) was chosen on them, so that no choice was made on the test items of this one.
+#: Utterances of another edition are others. What was chosen (the tasks' settings, the ratios above)
+#: was chosen on earlier ones, so that no choice was made on the test items of this one.
 EDITION = 3
 
 KEYWORDS = 80
