@@ -17,6 +17,10 @@ class Unsupported(InputError):
     """The combination asked for is sound but does not exist, for the reason given."""
 
 
+class Diverged(ArithmeticError):
+    """A training whose loss is no longer a finite number."""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A hint such as " (did you mean 'low-rank'?)", empty where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -64,8 +64,19 @@ class Card:
     metrics: tuple[Metric, ...]
     source_hash: str
 
-    def read_options(self, pairs: dict[str, str]) -> dict[str, Any]:
-        """Typed option values from their texts, without those that equal the default."""
+    @property
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """Values of options by the name of a preset; the defaults are no part of it."""
+        return self.constants.get("presets", {})
+
+    def preset(self, name: str) -> dict[str, Any]:
+        """The options that a preset sets, none for the defaults."""
+        return self.presets.get(name, {})
+
+    def read_options(
+        self, pairs: dict[str, str], preset: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Typed option values from their texts, without those that equal the preset's."""
         known = {option.name: option for option in self.options}
         values = {}
         for name, text in pairs.items():
@@ -76,7 +87,7 @@ class Card:
                     f"its options: {listing}"
                 )
             value = known[name].read(text)
-            if value != known[name].default:
+            if value != (preset or {}).get(name, known[name].default):
                 values[name] = value
         return values
 
@@ -145,24 +156,63 @@ def card(kind: str, name: str) -> Card:
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted
     )
     about = ast.get_docstring(tree) or ""
-    lines = source.splitlines()
-    options, constants, metrics = [], {}, []
-    for node in body.body:
-        if isinstance(node, ast.AnnAssign) and node.value is not None:
-            if "ClassVar" in ast.unparse(node.annotation):
-                constants[ast.unparse(node.target)] = _literal(node.value)
-            else:
-                options.append(_option(node, lines[node.lineno - 1]))
-        elif isinstance(node, ast.Assign):
-            constants[ast.unparse(node.targets[0])] = _literal(node.value)
+    options, constants = _fields(body, tree, source, path.parent)
+    metrics = []
     for value in constants.values():
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Metric):
                 metrics.append(part)
     return Card(
-        kind, name, about.split("\n", 1)[0], about, tuple(options), constants, tuple(metrics),
-        _source_hash(source, path.parent),
+        kind, name, about.split("\n", 1)[0], about, tuple(options.values()), constants,
+        tuple(metrics), _source_hash(source, path.parent),
     )  # fmt: skip
+
+
+def _fields(
+    body: ast.ClassDef, tree: ast.Module, source: str, folder: Path
+) -> tuple[dict[str, Option], dict[str, Any]]:
+    """Options and constants of a class by name, with those that it inherits from shared parts."""
+    options: dict[str, Option] = {}
+    constants: dict[str, Any] = {}
+    for base in reversed(body.bases):
+        inherited = _inherited(base, tree, source, folder)
+        options |= inherited[0]
+        constants |= inherited[1]
+    lines = source.splitlines()
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            name = ast.unparse(node.target)
+            if "ClassVar" not in ast.unparse(node.annotation):
+                options[name] = _option(node, lines[node.lineno - 1])
+            elif name == "presets":
+                constants[name] = constants.get(name, {}) | _literal(node.value)
+            else:
+                constants[name] = _literal(node.value)
+        elif isinstance(node, ast.Assign):
+            constants[ast.unparse(node.targets[0])] = _literal(node.value)
+    return options, constants
+
+
+def _inherited(
+    base: ast.expr, tree: ast.Module, source: str, folder: Path
+) -> tuple[dict[str, Option], dict[str, Any]]:
+    """What a base class gives that stands in this file or in a shared part of the folder."""
+    name = ast.unparse(base)
+    files = [
+        folder / f"{node.module.rpartition('.')[2]}.py"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        and node.module is not None
+        and node.module.startswith(f"{folder.name}._")
+        and name in [alias.name for alias in node.names]
+    ]
+    if files:
+        source = files[0].read_text(encoding="utf-8")
+        tree = ast.parse(source)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _fields(node, tree, source, folder)
+    return {}, {}
 
 
 def _source_hash(source: str, folder: Path) -> str:

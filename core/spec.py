@@ -7,6 +7,7 @@ lengths in samples at 16 kHz.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -14,8 +15,20 @@ from core.errors import InputError
 
 SAMPLE_RATE = 16_000
 
+#: How near to a half a sum of weights counts as one: far above its rounding, far below a weight.
+TIE = 1e-6
+
 #: The linear maps of a Transformer layer, by role, in the order of the forward pass.
 ROLES = ("q", "k", "v", "out", "fc1", "fc2")
+
+#: Integer weights by name: bits per weight, and whether the inputs become int8 too, by a scale per
+#: frame that is found as they come (dynamic).
+INTEGERS = {
+    "int8": (8, False),
+    "int8-dynamic": (8, True),
+    "int4": (4, False),
+    "int4-dynamic": (4, True),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,8 @@ class LayerSpec:
 
     qk, vo: width of the query/key and of the value/output part of each kept head.
     ranks: role -> rank of a factored linear map; a role that is absent is a full matrix.
+    numeric: of the weights of the linear maps, a key of INTEGERS or "float". group: so many
+    neighbouring int4 weights of a row share a scale; 0 stands for the whole row.
     """
 
     heads: tuple[int, ...]
@@ -107,6 +122,8 @@ class LayerSpec:
     vo: tuple[int, ...]
     ffn: int
     ranks: tuple[tuple[str, int], ...] = ()
+    numeric: str = "float"
+    group: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.heads) == len(self.qk) == len(self.vo):
@@ -121,6 +138,10 @@ class LayerSpec:
         for role, rank in self.ranks:
             if role not in ROLES or rank < 1:
                 raise InputError(f"rank {rank} of {role!r}: expected one of {ROLES} and 1 or more")
+        if self.numeric != "float" and self.numeric not in INTEGERS:
+            raise InputError(f"numeric {self.numeric!r}: expected float, {', '.join(INTEGERS)}")
+        if self.group < 0 or self.group % 2:
+            raise InputError(f"group {self.group}: expected an even number of weights, 0 for rows")
 
     @classmethod
     def dense(cls, heads: int, head_dim: int, ffn: int) -> LayerSpec:
@@ -143,9 +164,62 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
+class Exits:
+    """Heads of `classes` behind every layer but the last, and when an utterance leaves at one.
+
+    It leaves where the entropy of the head's posteriors, in nats and as the mean over its frames,
+    is below `threshold`: at 0 nowhere, above ln(classes) behind the first layer. mean_depth: the
+    layers that were run on average over the speech that the threshold was chosen on.
+    """
+
+    classes: int
+    threshold: float = 0.0
+    mean_depth: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise InputError(f"exits tell {self.classes} classes apart; expected 2 or more")
+        if not 0 <= self.threshold < math.inf:
+            raise InputError(
+                f"an exit's threshold is {self.threshold}; expected an entropy of 0 nats or more"
+            )
+
+
+@dataclass(frozen=True)
+class Shortening:
+    """How frames are joined to tokens in front of the Transformer, whose layers then run on tokens.
+
+    mean: the average of `factor` frames, 1 or more, which need not be whole. conv: a convolution
+    with kernel and stride `factor`, whole. cif: continuous integrate-and-fire by weights that a
+    module reads off the frames, lowered by `strength`, the lambda of Chen et al. 2022 (arXiv
+    2211.02332): from 0, where each frame is a token, up to below 2, where an utterance is one;
+    `factor` then says how many frames a token was made of on average when the strength was chosen.
+    """
+
+    kind: Literal["mean", "conv", "cif"]
+    factor: float = 1.0
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("mean", "conv", "cif"):
+            raise InputError(f"shortening {self.kind!r}; expected mean, conv or cif")
+        if not 1 <= self.factor < math.inf:
+            raise InputError(f"a token of {self.factor} frames; expected a factor of 1 or more")
+        if self.kind == "conv" and self.factor != int(self.factor):
+            raise InputError(f"a stride of {self.factor} frames; expected a whole number")
+        if not 0 <= self.strength < 2:
+            raise InputError(f"strength {self.strength} of cif; expected from 0 up to below 2")
+
+    def tokens(self, frames: int) -> int | None:
+        """Tokens of that many frames, halves upwards; None where they depend on the content."""
+        return None if self.kind == "cif" else max(1, math.floor(frames / self.factor + 0.5 + TIE))
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """An encoder: front end, projection to `dim`, positions, Transformer layers.
 
+    causal: frames attend to the past alone, as APC needs it.
     total_heads and head_dim describe the uncompressed attention: they set the score scale
     head_dim ** -0.5 and the size of per-head position tables, whatever heads are left.
     """
@@ -161,7 +235,10 @@ class ModelSpec:
     feature_norm: bool = True
     project: bool = True
     normalize_waveform: bool = False
+    causal: bool = False
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    exits: Exits | None = None
+    shortening: Shortening | None = None
 
     def __post_init__(self) -> None:
         for index, layer in enumerate(self.layers):
@@ -190,9 +267,11 @@ class ModelSpec:
         return replace(self, layers=tuple(layers))
 
     def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
+        data = {name: value for name, value in asdict(self).items() if value is not None}
         for layer in data["layers"]:
             layer["ranks"] = dict(layer["ranks"])
+            if layer["numeric"] == "float":
+                del layer["numeric"], layer["group"]
         return data
 
     @classmethod
@@ -212,6 +291,10 @@ class ModelSpec:
                 for layer in data.pop("layers")
             )
             positions = _from(Positions, data.pop("positions"))
+            if data.get("exits") is not None:
+                data["exits"] = _from(Exits, data["exits"])
+            if data.get("shortening") is not None:
+                data["shortening"] = _from(Shortening, data["shortening"])
             return _from(
                 cls, {**data, "front_end": front_end, "layers": layers, "positions": positions}
             )

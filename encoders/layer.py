@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.spec import LayerSpec, ModelSpec
+from encoders.linear import Linear
 from encoders.positions import Gate, pick
+from encoders.quantized import Quantized
 
 #: Added to the score of a padded key: exp() of it is 0 in every numeric type, and unlike -inf it
 #: leaves an utterance without a single valid frame finite.
@@ -20,10 +22,10 @@ EXCLUDED = -1e4
 class LowRank(nn.Module):
     """A linear map through a bottleneck: x -> up(down(x)), its weight the product U @ V."""
 
-    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+    def __init__(self, spec: LayerSpec, inputs: int, outputs: int, rank: int) -> None:
         super().__init__()
-        self.down = _linear(inputs, rank, bias=False)
-        self.up = _linear(rank, outputs)
+        self.down = _linear(spec, inputs, rank, bias=False)
+        self.up = _linear(spec, rank, outputs)
 
     @property
     def weight(self) -> Tensor:
@@ -42,22 +44,26 @@ class LowRank(nn.Module):
     def out_features(self) -> int:
         return self.up.out_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.down(x))
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        return self.up(self.down(x), gelu)
 
 
-def linear_for(spec: LayerSpec, dim: int, role: str) -> nn.Linear | LowRank:
-    """The linear map in that role, full or factored as the spec says."""
+def linear_for(spec: LayerSpec, dim: int, role: str) -> Linear | Quantized | LowRank:
+    """The linear map in that role, full or factored, of floats or integers, as the spec says."""
     outputs, inputs = spec.linear_shape(role, dim)
     rank = spec.rank(role)
-    return _linear(inputs, outputs) if rank is None else LowRank(inputs, outputs, rank)
+    if rank is not None:
+        return LowRank(spec, inputs, outputs, rank)
+    return _linear(spec, inputs, outputs)
 
 
-def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+def _linear(spec: LayerSpec, inputs: int, outputs: int, bias: bool = True) -> Linear | Quantized:
+    if spec.numeric != "float" and inputs > 1 and outputs:  # torchao has no blocks of one number
+        return Quantized(inputs, outputs, spec.numeric, spec.group, bias)
     with warnings.catch_warnings():
         # A layer may keep no head or no unit; torch warns that it has nothing to initialise.
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        return nn.Linear(inputs, outputs, bias)
+        return Linear(inputs, outputs, bias)
 
 
 class Attention(nn.Module):
@@ -89,6 +95,16 @@ class Attention(nn.Module):
             scale=self.scale,
         )
         return self.out(join_heads(context, self.vo))
+
+    def maps(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
+        """How much of each key a query takes, (batch, heads, time, time); arguments as `forward`'s.
+
+        The fused attention of `forward` does not tell.
+        """
+        queries, keys = split_heads(self.q(x), self.qk), split_heads(self.k(x), self.qk)
+        scores = queries @ keys.transpose(-1, -2) * self.scale
+        mask = self._mask(x, bias, padding)
+        return (scores if mask is None else scores + mask).softmax(-1)
 
     def _mask(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor | None:
         """What is added to the scores, broadcastable to (batch, heads, time, time)."""
@@ -136,6 +152,6 @@ class Layer(nn.Module):
         """x (batch, time, dim) -> the same shape; bias and padding as `Attention` takes them."""
         if self.norm_first:
             x = x + self.attention(self.attention_norm(x), bias, padding)
-            return x + self.fc2(F.gelu(self.fc1(self.ffn_norm(x))))
+            return x + self.fc2(self.fc1(self.ffn_norm(x), gelu=True))
         x = self.attention_norm(x + self.attention(x, bias, padding))
-        return self.ffn_norm(x + self.fc2(F.gelu(self.fc1(x))))
+        return self.ffn_norm(x + self.fc2(self.fc1(x, gelu=True)))

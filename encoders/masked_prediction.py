@@ -1,7 +1,8 @@
-"""The built-in model's pre-training task, to be scored on any speech: masked cluster prediction."""
+"""Masked cluster prediction: the built-in model's own task, and one made for any other model."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import Unsupported
+from encoders.clusters import cluster, nearest
+from encoders.corpora import Corpus
 from encoders.model import Encoder
 from encoders.pretext import ClusterHead
 from encoders.store import BUILTIN, load, save
@@ -51,19 +54,57 @@ class MaskedPrediction:
         tensors = {name: value.float() for name, value in tensors.items()}
         head_state = {k[5:]: tensors.pop(k) for k in list(tensors) if k.startswith("head.")}
         classes, dim = head_state["linear.weight"].shape
-        head = ClusterHead(dim, classes)
+        with torch.random.fork_rng(devices=[]):
+            head = ClusterHead(dim, classes)
         head.load_state_dict(head_state)
         return cls(load(folder), layer, head=head.eval(), **tensors)
 
+    @classmethod
+    def of(cls, encoder: Encoder, corpus: Corpus, seed: int, clusters: int) -> MaskedPrediction:
+        """The task that the encoder was pre-trained on, or one as HuBERT's second round made it.
+
+        The built-in model and whatever has its front end and width get the built-in task. Others
+        bring no head with them: clusters are found in their own states, at two thirds of their
+        depth (Hsu et al. 2021, arXiv 2106.07447, sec. IV-C takes layers 6 and 9 of 12), over ten
+        minutes of the training speech at most, and the head is new.
+        """
+        builtin = cls.load()
+        if builtin.fits(encoder):
+            return builtin
+        layer = -(-2 * len(encoder.layers) // 3)
+        frames = _frames(encoder, layer, corpus.training(), seed)
+        found = cluster(frames, min(clusters, max(2, len(frames) // 20)), seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = ClusterHead(encoder.spec.dim, len(found.centroids))
+        teacher = copy.deepcopy(encoder).eval()
+        return cls(teacher, layer, found.mean, found.std, found.centroids, head)
+
+    def fits(self, encoder: Encoder) -> bool:
+        """Whether the task is one for that encoder: same features, same width."""
+        ours, its = self.teacher, encoder
+        if (ours.spec.front_end, ours.spec.dim) != (its.spec.front_end, its.spec.dim):
+            return False
+        mine = ours.front_end.state_dict()
+        return all(torch.equal(v, mine[k]) for k, v in its.front_end.state_dict().items())
+
+    def to(self, device: torch.device) -> MaskedPrediction:
+        """The same task on that device."""
+        if self.centroids.device != device:
+            self.teacher.to(device)
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+            self.centroids = self.centroids.to(device)
+        return self
+
     def targets(self, waveforms: Tensor) -> Tensor:
         """The cluster (batch, time) of each frame of unpadded waveforms (batch, samples)."""
-        states = self.teacher(waveforms).states[self.layer]
+        return self.labels(self.teacher.features(waveforms)[0])
+
+    @torch.no_grad()
+    def labels(self, features: Tensor) -> Tensor:
+        """The cluster (batch, time) of each frame of features (batch, time, F) without padding."""
+        states = self.teacher.encode(features).states[self.layer].float()
         return nearest((states - self.mean) / self.std, self.centroids)
-
-
-def nearest(frames: Tensor, centroids: Tensor) -> Tensor:
-    """The index of the centroid nearest to each frame (..., dim)."""
-    return torch.cdist(frames, centroids).argmin(-1)
 
 
 def span_mask(
@@ -79,8 +120,22 @@ def span_mask(
     return torch.zeros(batch, time, dtype=torch.bool).scatter_(1, covered, True)
 
 
+@torch.no_grad()
+def _frames(encoder: Encoder, layer: int, corpus: Corpus, seed: int) -> Tensor:
+    """That layer's states (frames, dim) over at most ten minutes of utterances, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    left, parts = 600.0, []
+    for index in torch.randperm(len(corpus.items), generator=generator).tolist():
+        item = corpus.items[index]
+        if left <= 0:
+            break
+        if encoder.spec.frames(item.samples) >= 1:
+            states = encoder(corpus.waveform(item)[None]).states[layer][0]
+            parts.append(states.float())
+            left -= item.seconds
+    return torch.cat(parts)
+
+
 def half(encoder: Encoder) -> Encoder:
     """A copy in float16 for storage; `load` casts back to what the spec says."""
-    import copy
-
     return copy.deepcopy(encoder).half()

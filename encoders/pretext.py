@@ -19,8 +19,15 @@ class ClusterHead(nn.Module):
         self.mask_embedding = nn.Parameter(0.1 * torch.randn(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (..., classes) of hidden states (..., dim)."""
-        return self.linear(x)
+        """Logits (..., classes) of hidden states (..., dim), in float32 under autocast too."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.linear(x.float())
+
+    def losses(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of states (frames, dim) to their clusters (frames,), and the accuracy."""
+        logits = self(x)
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}
 
 
 class HubertHead(nn.Module):

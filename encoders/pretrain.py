@@ -12,24 +12,25 @@ goes on from its last checkpoint with the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import MiniBatchKMeans
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 
 from core.spec import SAMPLE_RATE
 from encoders import zoo
+from encoders.clusters import cluster
 from encoders.corpora.builtin import open_pretraining
 from encoders.corpora.distortion import EQ_KNOTS, EQ_RANGE_DB
-from encoders.masked_prediction import MaskedPrediction, half, nearest, span_mask
+from encoders.masked_prediction import MaskedPrediction, half, span_mask
 from encoders.model import Encoder, build
 from encoders.pretext import ClusterHead
 from encoders.store import save
+from encoders.training import Settings, train
+from encoders.training_log import Report
 
 _BINS, _STACK = 40, 2
 REPORT_EVERY = 100
@@ -53,8 +54,13 @@ class Recipe:
     seed: int = 0
     checkpoint_every: int = 500
 
-
-Report = Callable[[str, int, int, dict[str, float]], None]
+    def settings(self, round_: int) -> Settings:
+        """How that round (0 or 1) is trained."""
+        return Settings(
+            self.steps[round_], self.learning_rate, self.warm_up, decay="cosine", floor=0.02,
+            precision="bf16", seed=self.seed, checkpoint_every=self.checkpoint_every,
+            report_every=REPORT_EVERY,
+        )  # fmt: skip
 
 
 def pretrain(out: Path, recipe: Recipe, report: Report) -> Encoder:
@@ -111,28 +117,6 @@ class Speech:
         return torch.tensor([0, *self.lengths]).cumsum(0)[:-1]
 
 
-@dataclass
-class Clusters:
-    """k-means of standardised frames: centroids (clusters, dim), labels (frames,)."""
-
-    centroids: Tensor
-    mean: Tensor
-    std: Tensor
-    labels: Tensor
-
-
-def cluster(frames: Tensor, clusters: int, seed: int) -> Clusters:
-    """Cluster frames (n, dim), fitted on at most 60,000 of them."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = frames[torch.randperm(len(frames), generator=generator)[:60_000]].float()
-    mean, std = chosen.mean(0), chosen.std(0) + 1e-4
-    means = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, random_state=seed)
-    means.fit(((chosen - mean) / std).numpy())
-    centroids = torch.from_numpy(means.cluster_centers_).float()
-    labels = [nearest((f.float() - mean) / std, centroids) for f in frames.split(50_000)]
-    return Clusters(centroids, mean, std, torch.cat(labels))
-
-
 def _train(
     name: str,
     speech: Speech,
@@ -145,47 +129,45 @@ def _train(
     """One round from scratch, or from its checkpoint."""
     encoder = build(zoo.tiny(), seed=recipe.seed)
     encoder.front_end.load_state_dict({"mean": speech.mean, "std": speech.std})
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         head = ClusterHead(encoder.spec.dim, recipe.clusters[round_])
-    learner = torch.nn.ModuleDict({"encoder": encoder, "head": head})
-    optimizer = torch.optim.AdamW(
-        learner.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    checkpoint, steps = folder / f"round{round_ + 1}.pt", recipe.steps[round_]
-    begin = _resume(checkpoint, learner, optimizer)
-    batches = Batches(speech, labels, recipe)
-    totals = torch.zeros(2)
-    learner.train()
-    for step in range(begin, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step / steps, recipe.warm_up)
-        loss, accuracy = _loss(encoder, head, *batches.draw(round_, step))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
-        totals += torch.tensor([loss.item(), accuracy])
-        if (step + 1) % REPORT_EVERY == 0:
-            mean = (totals / REPORT_EVERY).tolist()
-            report(name, step + 1, steps, {"loss": mean[0], "accuracy": mean[1]})
-            totals.zero_()
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == steps:
-            _checkpoint(checkpoint, learner, optimizer, step + 1)
-    learner.eval()
+    learner = _Learner(encoder, head)
+    batches = _Round(Batches(speech, labels, recipe), round_)
+    train(learner, batches, recipe.settings(round_), name, folder, report)
     return encoder, head
 
 
-def _loss(
-    encoder: Encoder, head: ClusterHead, features: Tensor, labels: Tensor, mask: Tensor
-) -> tuple[Tensor, float]:
-    """Cross-entropy over the masked frames, and the share of them that is right."""
-    # The fused backward pass of SDPA in bfloat16 on CPUs takes a third of the step; plain math not.
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        hidden = encoder.encode(features, mask=mask, mask_embedding=head.mask_embedding)
-    logits = head(hidden.states[-1].float()[mask])
-    loss = F.cross_entropy(logits, labels[mask])
-    return loss, (logits.argmax(-1) == labels[mask]).float().mean().item()
+class _Learner(nn.Module):
+    """An encoder and its head, trained by the cross-entropy over the masked frames."""
+
+    def __init__(self, encoder: Encoder, head: ClusterHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(
+        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The loss, and the share of the masked frames that is right."""
+        device = next(self.parameters()).device
+        features, labels, mask = (tensor.to(device) for tensor in batch)
+        embedding = self.head.mask_embedding
+        hidden = self.encoder.encode(features, mask=mask, mask_embedding=embedding)
+        return self.head.losses(hidden.states[-1][mask], labels[mask])
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """The batches of one round by number."""
+
+    batches: Batches
+    round_: int
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.batches.draw(self.round_, index)
 
 
 class Batches:
@@ -271,29 +253,3 @@ def _states(encoder: Encoder, speech: Speech, layer: int) -> Tensor:
     for part in speech.standardised().split(speech.lengths):
         parts.append(encoder.encode(part.float()[None]).states[layer][0].half())
     return torch.cat(parts)
-
-
-def _schedule(progress: float, warm_up: float) -> float:
-    """Linear warm-up, then a cosine to 2 %."""
-    if progress < warm_up:
-        return max(progress, 1e-4) / warm_up
-    return max(0.02, 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))))
-
-
-def _checkpoint(
-    path: Path, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    fresh = path.with_suffix(".new")
-    torch.save({"learner": learner.state_dict(), "optimizer": optimizer.state_dict(),
-                "step": step}, fresh)  # fmt: skip
-    fresh.replace(path)
-
-
-def _resume(path: Path, learner: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The step to go on from, the learner and the optimizer as they were."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    learner.load_state_dict(state["learner"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]

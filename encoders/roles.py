@@ -11,6 +11,7 @@ from core.errors import InputError, closest
 from core.spec import ROLES
 from encoders.layer import LowRank
 from encoders.model import Encoder
+from encoders.quantized import Quantized
 
 
 def path(layer: int, role: str) -> str:
@@ -26,7 +27,7 @@ def path(layer: int, role: str) -> str:
     )
 
 
-def linear(encoder: Encoder, layer: int, role: str) -> nn.Linear | LowRank:
+def linear(encoder: Encoder, layer: int, role: str) -> nn.Linear | Quantized | LowRank:
     """The linear map in that role (q, k, v, out, fc1 or fc2) of that layer.
 
     Raises:
@@ -34,7 +35,7 @@ def linear(encoder: Encoder, layer: int, role: str) -> nn.Linear | LowRank:
     """
     if not 0 <= layer < len(encoder.layers):
         raise InputError(f"layer {layer} of {len(encoder.layers)}; layers count from 0")
-    return cast("nn.Linear | LowRank", encoder.get_submodule(path(layer, role)))
+    return cast("nn.Linear | Quantized | LowRank", encoder.get_submodule(path(layer, role)))
 
 
 def head_slices(encoder: Encoder, layer: int) -> list[tuple[slice, slice]]:

@@ -101,6 +101,11 @@ def tiny() -> ModelSpec:
     )
 
 
+def tiny_causal() -> ModelSpec:
+    """The built-in model's shape attending to the past alone, for APC and VQ-APC."""
+    return replace(tiny(), causal=True)
+
+
 def fbank() -> ModelSpec:
     """SUPERB's FBANK baseline: 80 log-mel bins with two orders of deltas, and no network.
 
@@ -136,6 +141,7 @@ SPECS: dict[str, Callable[[], ModelSpec]] = {
         melhubert_10ms,
         distilhubert,
         tiny,
+        tiny_causal,
         fbank,
     )
 }

@@ -24,17 +24,18 @@ from profilers._base import home_of
 
 #: Free beside what fvcore itself ignores: at most a few steps per element, where the operations
 #: with handlers take hundreds. In order: arithmetic, activations, comparisons, reductions, movement
-#: and views, tables.
+#: and views, bits, tables.
 FREE = (
     "abs", "add", "add_", "div", "exp", "log", "log1p", "mul", "mul_", "neg", "pow", "reciprocal",
     "rsqrt", "rsub", "sqrt", "square", "sub", "sub_",
     "gelu", "log_softmax", "sigmoid", "silu", "softmax", "tanh",
     "all", "any", "clamp_max", "clamp_min", "le", "logical_and", "logical_not", "logical_or", "lt",
     "masked_fill_", "maximum", "minimum", "ne", "round", "sign", "where",
-    "cumsum", "mean", "norm", "std", "sum", "var", "_weight_norm",
+    "cumprod", "cumsum", "mean", "norm", "std", "sum", "var", "_weight_norm",
     "as_strided", "clone", "diff", "embedding", "flip", "imag", "index_select", "lift_fresh", "mT",
     "movedim", "new_ones", "numel", "ones_like", "pad", "real", "repeat", "unflatten", "unfold",
     "view_as",
+    "__and__", "__rshift__", "__xor__",
     "hann_window", "linspace",
 )  # fmt: skip
 
@@ -70,7 +71,8 @@ class _States(nn.Module):
         self.encoder = encoder
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(waveforms).states)
+        hidden = self.encoder(waveforms)
+        return (*hidden.states, *(() if hidden.depths is None else (hidden.depths,)))
 
 
 def _refuse_unknown(analysis: FlopCountAnalysis) -> None:
@@ -103,6 +105,11 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     return math.prod(batch) * queries * key[-2] * (width + value[-1])
 
 
+def _index_add(inputs: list[Any], outputs: list[Any]) -> int:
+    """One per element that is added: the sums of integrate-and-fire weigh each of their terms."""
+    return math.prod(get_shape(inputs[3]))
+
+
 def _fourier(inputs: list[Any], outputs: list[Any]) -> int:
     """Fast Fourier transforms of n real points: 5/4 n log2 n each, rounded up.
 
@@ -125,6 +132,7 @@ def _refuse(inputs: list[Any], outputs: list[Any]) -> int:
 HANDLERS: dict[str, Any] = {
     "aten::scaled_dot_product_attention": _attention,
     "aten::fft_rfft": _fourier,
+    "aten::index_add": _index_add,
     "prim::If": _refuse,
     "prim::Loop": _refuse,
     **{f"aten::{name}": None for name in FREE},

@@ -1,8 +1,9 @@
 """Counts parameters: all, those that are not zero, and the bytes of the weights on disk.
 
 Parameters are what training could move: shared ones count once, buffers (such as the mel filters
-of a front end) do not count. `bytes_stored` is the size of the safetensors file and holds the
-buffers too; a zero weight is stored like any other, so unstructured pruning does not lower it.
+of a front end) do not count. An integer weight counts as one, its scale does not. `bytes_stored` is
+the size of the safetensors file and holds the buffers too; a zero weight is stored like any other,
+so unstructured pruning does not lower it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import ClassVar
 
 from core.metric import Metric
 from encoders.model import Encoder
+from encoders.quantized import weights
 from profilers._base import Measurement, Profiler, Setting, stored
 
 
@@ -24,7 +26,7 @@ class Params(Profiler):
     )
 
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
-        parameters = list(encoder.parameters())
+        parameters = list(weights(encoder))
         with stored(encoder, setting.folder) as folder:
             bytes_stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         values = {
@@ -32,5 +34,8 @@ class Params(Profiler):
             "params_nonzero": sum(int(p.count_nonzero()) for p in parameters),
             "bytes_stored": bytes_stored,
         }
-        dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in parameters})
+        dtypes = sorted(
+            {str(p.dtype).removeprefix("torch.") for p in encoder.parameters()}
+            | {layer.numeric for layer in encoder.spec.layers if layer.numeric != "float"}
+        )
         return Measurement({k: float(v) for k, v in values.items()}, {"dtypes": dtypes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,13 @@ class Corpus:
         """The utterances of that split: train, dev or test."""
         return [item for item in self.items if item.split == name]
 
+    def training(self) -> Corpus:
+        """The speech that encoders are trained on: the train split, all of it where there is none.
+
+        The built-in corpus has other speech for that, by other voices.
+        """
+        return with_items(self, self.split("train") or self.items)
+
     def waveform(self, item: Item) -> Tensor:
         """The utterance as (samples,) float32 at 16 kHz.
 
@@ -76,6 +84,13 @@ class Corpus:
 
         assert item.path is not None, "a corpus without files overrides waveform()"
         return torch.from_numpy(read_audio(item.path)[0])
+
+
+def with_items(corpus: Corpus, items: list[Item]) -> Corpus:
+    """The same corpus with those of its items alone."""
+    part = copy.copy(corpus)
+    part.items = items
+    return part
 
 
 def corpus_of_files(

@@ -72,6 +72,42 @@ def test_keep_heads_equals_zeroing_their_outputs(
         assert torch.equal(tensor, before[name])
 
 
+@given(st.sampled_from(SPECS), st.data())
+def test_keep_dims_equals_zeroing_them(spec: ModelSpec, data: st.DataObject) -> None:
+    """Of q/k a dimension is gone when its q is 0, of v/out when nothing is taken from it."""
+    encoder = build(spec, seed=1)
+    masked = copy.deepcopy(encoder)
+    kept: dict[str, list[list[list[int]]]] = {"q": [], "out": []}
+    for index, layer in enumerate(spec.layers):
+        for role, widths in (("q", layer.qk), ("out", layer.vo)):
+            kept[role].append(
+                [data.draw(_subsets(width) if width else st.just([])) for width in widths]
+            )
+            _zero(masked, index, role, widths, kept[role][-1])
+    small = cut.keep_dims(encoder, kept["q"], kept["out"])
+    _assert_same(masked, small)
+    for old, new, qk, vo in zip(
+        spec.layers, small.spec.layers, kept["q"], kept["out"], strict=True
+    ):
+        assert new == replace(old, qk=tuple(map(len, qk)), vo=tuple(map(len, vo)))
+
+
+def _zero(
+    encoder: Encoder, layer: int, role: str, widths: tuple[int, ...], kept: list[list[int]]
+) -> None:
+    """Set rows of q, or columns of out, to 0 but for the kept dimensions of each head."""
+    starts = [sum(widths[:head]) for head in range(len(widths))]
+    stay = {start + dim for start, dims in zip(starts, kept, strict=True) for dim in dims}
+    gone = [dim for dim in range(sum(widths)) if dim not in stay]
+    linear = roles.linear(encoder, layer, role)
+    if role == "q":
+        outer = linear if isinstance(linear, torch.nn.Linear) else linear.up
+        outer.weight.data[gone], outer.bias.data[gone] = 0, 0
+    else:
+        inner = linear if isinstance(linear, torch.nn.Linear) else linear.down
+        inner.weight.data[:, gone] = 0
+
+
 @given(st.sampled_from(SPECS), st.tuples(*[_subsets(FFN)] * DEPTH))
 def test_keep_units_equals_zeroing_their_outputs(
     spec: ModelSpec, kept: tuple[list[int], ...]
@@ -153,6 +189,10 @@ def test_what_cannot_be_cut_is_refused() -> None:
         cut.keep_heads(encoder, [[0], [3], [0]])
     with pytest.raises(InputError, match="twice"):
         cut.keep_units(encoder, [[1, 1], [], []])
+    with pytest.raises(InputError, match="2 lists for 4 heads of layer 0"):
+        cut.keep_dims(encoder, [[[0], [1]]] * DEPTH, [[[0]] * 4] * DEPTH)
+    with pytest.raises(InputError, match="no dimension of a head of layer 0 at 6"):
+        cut.keep_dims(encoder, [[[6]] * 4] * DEPTH, [[[0]] * 4] * DEPTH)
     with pytest.raises(InputError, match="there is no layer at -1"):
         cut.keep_layers(encoder, [-1])
     with pytest.raises(InputError, match="do not multiply"):

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders import zoo
+from encoders.clusters import cluster
 from encoders.masked_prediction import MaskedPrediction, span_mask
 from encoders.model import build
-from encoders.pretrain import Batches, Recipe, Speech, cluster, pretrain
+from encoders.pretrain import Batches, Recipe, Speech, pretrain
 from encoders.store import load
 
 RECIPE = Recipe(
