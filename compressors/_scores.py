@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compressors._base import nearest
+from core.errors import Unsupported
 from encoders.model import Encoder
 from encoders.roles import head_slices, linear
 
@@ -48,15 +49,31 @@ def _matrix(encoder: Encoder, layer: int, role: str) -> Tensor:
     return linear(encoder, layer, role).weight.detach().float().abs()
 
 
-def keep_highest(scores: Sequence[Tensor], rate: float, scope: str) -> list[list[int]]:
+def keep_highest(
+    scores: Sequence[Tensor], rate: float, scope: str, dense: Sequence[int] | None = None
+) -> list[list[int]]:
     """Per layer the positions that stay, ascending, when that fraction of the lowest goes.
 
     scope: `layer` removes the fraction from each layer, `model` from all layers together. Either
-    way each layer keeps its best one. Of equal scores the last goes first.
+    way each layer keeps its best one. Of equal scores the last goes first. dense: how many each
+    layer had before any went, which the rate is a fraction of.
+
+    Raises:
+        Unsupported: the rate is nearer to none at all than to one in each layer.
     """
+    sizes = list(map(len, scores)) if dense is None else dense
+    total, layers = sum(sizes), sum(map(bool, sizes))
+    if rate * total >= total - layers / 2:
+        raise Unsupported(
+            f"{rate:g} of {total} leaves none, and each layer keeps one; ask for at most "
+            f"{1 - layers / total:.3g}"
+        )
     if scope == "layer":
-        return [_highest(own, len(own) - nearest(rate, len(own))) for own in scores]
-    removed = nearest(rate, sum(map(len, scores)))
+        return [
+            _highest(own, size - nearest(rate, size))
+            for own, size in zip(scores, sizes, strict=True)
+        ]
+    removed = nearest(rate, total) - (total - sum(map(len, scores)))
     safe = [set(_highest(own, 1)) for own in scores]
     at_risk = [
         (float(value), -layer, -position)
@@ -64,7 +81,7 @@ def keep_highest(scores: Sequence[Tensor], rate: float, scope: str) -> list[list
         for position, value in enumerate(own)
         if position not in safe[layer]
     ]
-    gone = {(-layer, -position) for _, layer, position in sorted(at_risk)[:removed]}
+    gone = {(-layer, -position) for _, layer, position in sorted(at_risk)[: max(0, removed)]}
     return [
         [position for position in range(len(own)) if (layer, position) not in gone]
         for layer, own in enumerate(scores)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compressors._base import Compressor, nearest
+from compressors._base import Compressor, Setting, nearest
 from core.spec import ModelSpec
 from encoders.cut import keep_layers
 from encoders.model import Encoder
@@ -25,7 +25,7 @@ class FirstLayers(Compressor):
             return "the model has only the one layer that is always kept"
         return super().supports(spec)
 
-    def prepare(self, encoder: Encoder, seed: int) -> Callable[[float], Encoder]:
+    def prepare(self, encoder: Encoder, setting: Setting) -> Callable[[float], Encoder]:
         count = len(encoder.layers)
         return lambda rate: keep_layers(encoder, range(max(1, count - nearest(rate, count))))
 

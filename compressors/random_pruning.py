@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from compressors._base import Compressor
+from compressors._base import Compressor, Setting
 from compressors._zeros import magnitudes, zero_lowest, zeroed
 from encoders.model import Encoder
 
@@ -23,8 +23,8 @@ class RandomPruning(Compressor):
     acts_on: ClassVar[str] = "weights and biases of the Transformer's linear maps"
     reduces: ClassVar[str] = "params_nonzero"
 
-    def prepare(self, encoder: Encoder, seed: int) -> Callable[[float], Encoder]:
-        generator = torch.Generator().manual_seed(seed)
+    def prepare(self, encoder: Encoder, setting: Setting) -> Callable[[float], Encoder]:
+        generator = torch.Generator().manual_seed(setting.seed)
         present = magnitudes(encoder) != 0
         scores = 1 - torch.rand(len(present), generator=generator)  # never 0
         return partial(zero_lowest, encoder, scores.to(present.device) * present)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils import prune
 
+from compressors._base import Setting
 from compressors._zeros import _all_but_lowest, magnitudes, nonzero, weights, zero_lowest
 from compressors.random_pruning import RandomPruning
 from compressors.weight_pruning import WeightPruning
@@ -69,9 +70,9 @@ def test_nothing_but_the_linear_maps_changes(encoder: Encoder) -> None:
 
 
 def test_random_pruning_is_nested_seeded_and_blind_to_magnitude(encoder: Encoder) -> None:
-    made = [flat(e) for _, e in RandomPruning().track(encoder, RATES, seed=3)]
+    made = [flat(e) for _, e in RandomPruning().track(encoder, RATES, Setting(seed=3))]
     assert all(((high == 0) >= (low == 0)).all() for low, high in pairwise(made))
-    other = flat(dict(RandomPruning().track(encoder, [0.5], seed=4))[0.5])
+    other = flat(dict(RandomPruning().track(encoder, [0.5], Setting(seed=4)))[0.5])
     assert not torch.equal(other == 0, made[1] == 0)
     before = flat(encoder).abs()
     gone = before[made[1] == 0]
