@@ -10,7 +10,7 @@ sweep: $(STAMP)
 	$(BIN)/bench sweep --methods all --rates 0.1:0.9
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

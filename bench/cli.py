@@ -101,6 +101,13 @@ Tasks = Annotated[
 Profilers = Annotated[
     str, typer.Option(help="all, none or a comma list.", autocompletion=_complete("profiler"))
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="How methods train: quick (for minutes), paper (as published), untrained (not at "
+        "all). By default quick, and untrained for random:SHAPE."
+    ),
+]
 Data = Annotated[
     str, typer.Option(help="builtin, or audio: a LibriSpeech root, any folder, a CSV manifest.")
 ]
@@ -128,6 +135,7 @@ def sweep(
         "builtin"
     ),
     profilers: Profilers = "params,macs,latency",
+    preset: Preset = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default one per model and data.")
     ] = None,
@@ -148,7 +156,7 @@ def sweep(
 
     request = run_sweep.request(
         model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
-        tasks=tasks, task_source=Source(task_data), profilers=profilers,
+        tasks=tasks, task_source=Source(task_data), profilers=profilers, preset=preset,
     )  # fmt: skip
     folder = out or run_sweep.default_folder(request)
     if dry_run:
@@ -170,33 +178,27 @@ def compress(
     ],
     rate: Annotated[str, typer.Option(help="The fraction to remove, between 0 and 1.")],
     out: Annotated[Path, typer.Option(help="Folder for the compressed model.")],
+    preset: Preset = None,
     seed: int = 0,
     data: Data = "builtin",
     subset: Subset = None,
 ) -> None:
-    """Compress a model once and save it."""
+    """Compress a model once and save it. Interrupted while it trains, it goes on.
+
+    Under `accelerate launch -m bench compress ...` or torchrun all processes train together.
+    """
     from bench.outputs import check_folder
     from bench.rates import parse_rates
-    from core.errors import Unsupported
+    from bench.run_sweep import usual_preset
     from core.method import parse_methods
 
-    chosen, amounts = parse_methods(method), parse_rates(rate)
+    chosen, amounts = parse_methods(method, preset or usual_preset(model)), parse_rates(rate)
     if len(chosen) != 1 or len(amounts) != 1:
         raise InputError("compress takes one method and one rate; use sweep for several")
     check_folder(out)
-    from bench.jobs import Source, uses_data
-    from compressors._chain import track_method
-    from encoders import store
+    from bench import compress as making
 
-    dense = store.load(model)
-    corpus = Source(data, subset).open() if uses_data(chosen[0]) else None
-    _, encoder, achieved = next(track_method(chosen[0], dense, amounts, corpus, seed))
-    if isinstance(encoder, Unsupported):
-        raise InputError(f"{chosen[0]} does not apply to {model}: {encoder}")
-    store.save(encoder, out)
-    before, after = (sum(p.numel() for p in e.parameters()) for e in (dense, encoder))
-    print(f"{chosen[0]} at {amounts[0]:g} (achieved {achieved:.4f}): "
-          f"{before:,} -> {after:,} parameters, saved in {out}")  # fmt: skip
+    print(making.compress(model, chosen[0], amounts[0], out, seed, data, subset))
 
 
 @app.command()

@@ -15,6 +15,8 @@ REQUIRED = {
     "torchaudio": ("torchaudio", "parity tests"),
     "numpy": ("numpy", "everything"),
     "safetensors": ("safetensors", "storing models"),
+    "accelerate": ("accelerate", "methods that train"),
+    "torchao": ("torchao", "quantization"),
     "soundfile": ("soundfile", "reading audio"),
     "soxr": ("soxr", "resampling"),
     "fvcore": ("fvcore", "the macs profiler"),

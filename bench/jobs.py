@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core import plugins
-from core.errors import InputError, Unsupported
+from core.errors import Diverged, InputError, Unsupported
 from core.method import Method
 from core.metric import Metric
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point
@@ -52,6 +52,17 @@ class Finished:
 
     key: str
     section: Section
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How far a training of a track is: updates done of how many, and the means of its losses."""
+
+    key: str
+    training: str
+    step: int
+    total: int
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,34 +128,54 @@ class Job:
 
 @dataclass(frozen=True)
 class Compress(Job):
-    """Makes the models of one track: one method and seed, every rate that is missing."""
+    """Makes the models of one track: one method and seed, every rate that is missing.
+
+    track: identifies what trainings of the track depend on; their checkpoints lie under it, so a
+    job that was cut goes on from them.
+    """
 
     source: Source = field(kw_only=True)
+    track: str = field(kw_only=True)
 
     def run(self, say: Say) -> None:
         left = list(self.points)
+        diverged: Diverged | None = None
         while left:
-            made = self._make(list(left))
+            made = self._make(list(left), say)
             while left:
                 point = left.pop(0)
                 with self.section(say, point.key, "compress") as section:
-                    self._store(point, section, *next(made))
-                if section.status == "failed":
+                    if diverged:
+                        raise diverged
+                    try:
+                        self._store(point, section, *next(made))
+                    except Diverged as error:
+                        diverged = error  # the rates to come would diverge in the same way
+                        raise
+                if section.status == "failed" and not diverged:
                     break  # a generator that raised is over; the other rates get a new one
+        if not diverged:
+            RunFolder(self.run_path).drop_checkpoints(self.track)
 
-    def _make(self, points: list[Point]) -> Iterator[tuple[Encoder | Unsupported, float]]:
+    def _make(self, points: list[Point], say: Say) -> Iterator[tuple[Encoder | Unsupported, float]]:
         """The encoder of each point in order, with the rate that was achieved."""
         first = points[0]
         if first.method in REFERENCES:
             yield _reference(first), 0.0
             return
+        from compressors._base import Setting
         from compressors._chain import track_method
 
+        def report(training: str, step: int, total: int, values: dict[str, float]) -> None:
+            say(Trained(first.key, training, step, total, values))
+
         method = Method.parse(first.method)
-        corpus = self.source.open() if uses_data(method) else None
+        corpus = self.source.open() if method.uses_data else None
         rates = [point.rate for point in points]
         dense = store.load(first.model)
-        for _, encoder, achieved in track_method(method, dense, rates, corpus, first.seed):
+        folder = RunFolder(self.run_path).track_folder(self.track)
+        setting = Setting(corpus, first.seed, folder, report)
+        for _, encoder, achieved in track_method(method, dense, rates, setting):
             yield encoder, achieved
 
     def _store(
@@ -155,6 +186,11 @@ class Compress(Job):
         folder = RunFolder(self.run_path).model_folder(point.key)
         store.save(encoder, folder)
         section.details["weights"] = store.fingerprint(folder)
+        if numerics := sorted({layer.numeric for layer in encoder.spec.layers} - {"float"}):
+            section.details["numeric"] = ", ".join(numerics)
+        logs = RunFolder(self.run_path).track_folder(self.track).rglob("log.csv")
+        if found := [str(log.relative_to(self.run_path)) for log in sorted(logs)]:
+            section.details["training_logs"] = found
         if point.method not in REFERENCES:
             section.values["achieved_rate"] = achieved_rate
             section.metrics["achieved_rate"] = Metric(
@@ -244,17 +280,12 @@ def _metrics(kind: str, name: str, values: Mapping[str, float]) -> dict[str, Met
     return {metric.name: metric for metric in declared if metric.name in values}
 
 
-def uses_data(method: Method) -> bool:
-    """Whether a step of the method looks at the corpus."""
-    cards = (plugins.card("method", step.name) for step in method.steps)
-    return any(card.constants.get("uses_data") for card in cards)
-
-
 def mark_failed(section: Section, error: Exception) -> None:
     """Keep the error's sentence as the reason, and the whole traceback in the details."""
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
     section.status = "failed"
-    section.reason = str(error) if isinstance(error, InputError) else lines[-1]
+    said = isinstance(error, InputError | Diverged)
+    section.reason = str(error) if said else lines[-1]
     section.details["traceback"] = "".join(traceback.format_exception(error))
 
 

@@ -89,6 +89,10 @@ def _card(card: Card) -> Iterator[str]:
     if card.options:
         yield "\noptions:"
         yield from map(_option, card.options)
+    if card.presets:
+        yield "\npresets (quick is the defaults above; choose with --preset or NAME@PRESET):"
+    for name, values in card.presets.items():
+        yield f"  {name}: {', '.join(f'{key}={value}' for key, value in values.items())}"
     if card.metrics:
         yield "\nmetrics:"
     for metric in card.metrics:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from bench.jobs import RANDOM_SEED, Source, uses_data
+from bench.jobs import RANDOM_SEED, Source
 from core import plugins
 from core.method import Method
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point, digest
@@ -193,9 +193,13 @@ class Plan:
             return digest(
                 [store.read_spec(point.model).canonical(), RANDOM, RANDOM_SEED + point.seed]
             )
+        return digest([self.track(point), point.rate])
+
+    def track(self, point: Point) -> str:
+        """What the models of the point's method and seed depend on at all rates."""
+        if point.method in REFERENCES:
+            return digest([point.method, point.seed])
         method = Method.parse(point.method)
         sources = [plugins.card("method", step.name).source_hash for step in method.steps]
-        data = self.request.data_fingerprint if uses_data(method) else None
-        return digest(
-            [self.request.model_fingerprint, point.method, sources, point.rate, point.seed, data]
-        )
+        data = self.request.data_fingerprint if method.uses_data else None
+        return digest([self.request.model_fingerprint, point.method, sources, point.seed, data])

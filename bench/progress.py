@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
@@ -14,6 +15,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+from bench.jobs import Trained
+
+#: Of what a training reports, what fits beside a progress bar.
+_SHOWN = ("loss", "sparsity", "accuracy")
 
 
 class TimeLeft:
@@ -41,6 +47,22 @@ class TimeLeft:
         )
 
 
+class Pace:
+    """Says how far trainings are, and how long the rest takes at the pace seen so far."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def words(self, name: str, training: Trained) -> str:
+        first, began = self._seen.setdefault(name, (training.step, time.monotonic()))
+        done = training.step - first
+        pace = (time.monotonic() - began) / done if done else None
+        seconds = None if pace is None else pace * (training.total - training.step)
+        values = [f"{key} {value:.3g}" for key, value in training.values.items() if key in _SHOWN]
+        far = f"{training.step}/{training.total}"
+        return ", ".join(filter(None, [f"{name}: {far}", *values, _words(seconds)]))
+
+
 class Progress:
     """Shows progress on stderr: drawn once a second on a terminal, else a line every 5 %."""
 
@@ -55,6 +77,7 @@ class Progress:
             disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("starting", total=total, left="")
+        self._pace = Pace()
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -66,6 +89,11 @@ class Progress:
     def working(self, what: str) -> None:
         """Name the point in work."""
         self._bar.update(self._task, description=what)
+
+    def training(self, who: str, training: Trained) -> None:
+        """How far a training is that a point in work waits for."""
+        words = self._pace.words(f"{who}, {training.training}", training)
+        self._bar.update(self._task, description=words)
 
     def finished(self, what: str, names: Iterable[str]) -> None:
         """One section is there; `names`: those of the sections that are still to be made."""

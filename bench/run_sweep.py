@@ -10,20 +10,27 @@ from typing import Any
 from rich.console import Console
 
 from bench import environment
-from bench.jobs import Source, uses_data
+from bench.jobs import Source
 from bench.outputs import check_folder
 from bench.plan import Plan, Request
 from bench.rates import parse_rates
 from bench.sweep import Sweep
 from core import plugins
 from core.errors import InputError
-from core.method import parse_methods
+from core.method import QUICK, UNTRAINED, parse_methods
 from core.record import Section
 from encoders import store
 from results.store import RunFolder
 
 #: What every output says of a model whose weights nobody trained.
 RANDOM_WEIGHTS = "the model's weights are random: costs are real, scores of it would mean nothing"
+
+#: What a preset means for whoever waits for it.
+PRESETS = {
+    QUICK: "methods train for minutes, far less than their papers did; --preset paper does as they",
+    "paper": "methods train as long as their papers did; --preset quick trains for minutes",
+    UNTRAINED: "methods cut as they would but train nothing, as random weights are not worth it",
+}
 
 #: Costs that the Pareto figure sets the score against, by the profiler that measures them.
 FIGURE_COSTS = {"params": "params", "macs": "macs", "latency": "latency"}
@@ -41,19 +48,26 @@ def request(
     tasks: str,
     task_source: Source,
     profilers: str,
+    preset: str | None = None,
 ) -> Request:
     """What the command line asks for.
 
     Raises:
         InputError: anything in it does not exist or cannot be read.
     """
+    chosen = parse_methods(methods, preset or usual_preset(model))
     wanted = Request(
-        model, tuple(parse_methods(methods)), parse_rates(rates), _seeds(seeds), source,
+        model, tuple(chosen), parse_rates(rates), _seeds(seeds), source,
         tuple(plugins.select("task", tasks)), task_source,
         tuple(plugins.select("profiler", profilers)),
     )  # fmt: skip
     store.read_spec(model)
     return wanted
+
+
+def usual_preset(model: str) -> str:
+    """The preset of methods that train, where none is asked for."""
+    return UNTRAINED if model.startswith("random:") else QUICK
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -156,7 +170,7 @@ def _plan(request: Request, folder: Path) -> Plan:
 
 
 def _needs_data(request: Request) -> bool:
-    return bool(request.profilers) or any(map(uses_data, request.methods))
+    return bool(request.profilers) or any(method.uses_data for method in request.methods)
 
 
 def _identity(request: Request) -> dict[str, Any]:
@@ -194,6 +208,10 @@ def _remarks(request: Request) -> list[str]:
     sources = [request.source] if _needs_data(request) else []
     sources += [request.task_source] if request.tasks else []
     notes = [f"{s.text}: {note}" for s in dict.fromkeys(sources) for note in s.open().notes]
+    presets = {step.preset for method in request.methods for step in method.steps}
+    if not any(method.uses_data for method in request.methods) or request.model == "builtin":
+        presets.discard(QUICK)
+    notes += [f"preset {name}: {PRESETS[name]}" for name in PRESETS if name in presets]
     return [*notes, *([RANDOM_WEIGHTS] if request.random_weights else [])]
 
 

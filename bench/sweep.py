@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from bench.executor import Ended, Executor, Said
-from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time
+from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time, Trained
 from bench.plan import Plan
 from bench.progress import Progress, TimeLeft
 from core.errors import InputError
@@ -76,9 +76,9 @@ class Sweep:
             points = tuple(p for p in track if (p.key, "compress") in self._wanted)
             if points:
                 todo = self._fingerprints([(p.key, "compress") for p in points])
-                self._executor.submit(
-                    Compress(**self._common(points, todo), source=self.plan.request.source)
-                )
+                common = self._common(points, todo)
+                source, which = self.plan.request.source, self.plan.track(points[0])
+                self._executor.submit(Compress(**common, source=source, track=which))
             for point in track:
                 if point not in points:
                     self._measure(point.key)
@@ -135,6 +135,9 @@ class Sweep:
                 case Said(_, Started(key, name)):
                     self._in_work[key] = name
                     self._progress.working(f"{self.plan.records[key].point}: {name}")
+                case Said(_, Trained() as training):
+                    point = self.plan.records[training.key].point
+                    self._progress.training(f"{point.method} (seed {point.seed})", training)
                 case Said(_, Finished(key, section)):
                     self._finish(key, section)
                 case Ended(job, reason):

@@ -4,6 +4,7 @@
     RUN/points/KEY/point.json     what is compressed, by what, how far
     RUN/points/KEY/SECTION.json   one thing that was done with that point
     RUN/models/KEY/               the compressed encoder
+    RUN/tracks/TRACK/             of methods that train: log.csv, and checkpoints while it goes on
 
 Reading needs the standard library alone. A file that a crash left half-written counts as never
 written, and the log says so; a file that is something else is refused by name.
@@ -113,6 +114,19 @@ class RunFolder:
     def model_folder(self, key: str) -> Path:
         """Where the compressed encoder of that point lies, once it is saved."""
         return self.path / "models" / key
+
+    def track_folder(self, track: str) -> Path:
+        """Where the trainings of a method and seed keep their log and checkpoints."""
+        return self.path / "tracks" / track
+
+    def drop_checkpoints(self, track: str) -> None:
+        """Remove what a track that came to its end needs no more.
+
+        A single training that all rates were taken from stays: other rates may be asked of it.
+        """
+        checkpoints = sorted(self.track_folder(track).rglob("*.pt"))
+        for checkpoint in checkpoints if len(checkpoints) > 1 else ():
+            checkpoint.unlink(missing_ok=True)
 
     def _folder(self, key: str) -> Path:
         return self.path / "points" / key

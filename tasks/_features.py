@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -40,9 +41,14 @@ class Features:
         means = torch.stack([self.means[item.key] for item in items], dim=1)
         return (means - self.mean[:, None]) / self.std[:, None]
 
-    def sequence(self, item: Item) -> Tensor:
-        """Standardised frames (states, time, dim)."""
-        return (self.frames[item.key] - self.mean[:, None]) / self.std[:, None]
+    def joined(self, items: Sequence[Item], states: int | slice = slice(None)) -> Tensor:
+        """Standardised frames, utterance after utterance: (states, time, dim), or of one state."""
+        frames = torch.cat([self.frames[item.key][states] for item in items], dim=-2)
+        return frames.sub_(self.mean[states, None]).div_(self.std[states, None])
+
+    def lengths(self, items: Sequence[Item]) -> list[int]:
+        """The number of frames of each utterance."""
+        return [self.frames[item.key].shape[1] for item in items]
 
 
 @torch.inference_mode()
@@ -54,22 +60,24 @@ def extract(
     Raises:
         InputError: an utterance is shorter than one frame, or its file is unreadable.
     """
-    wanted = {item.key: item for item in [*pooled, *framed]}
-    keep_frames = {item.key for item in framed}
+    whole = {item.key: item for item in framed}
+    others = {item.key: item for item in pooled if item.key not in whole}
     features = Features()
     total, squares, count = torch.zeros(()), torch.zeros(()), 0
-    for items in batches(list(wanted.values()), encoder.spec):
+    # Batches are of one kind, so that frames are kept where they are: a copy costs fresh memory.
+    for items in chain(*(batches(list(p.values()), encoder.spec) for p in (whole, others))):
         waves = [corpus.waveform(item) for item in items]
         lengths = torch.tensor([len(wave) for wave in waves])
         hidden = encoder(pad_sequence(waves, batch_first=True), lengths)
         states = torch.stack(hidden.states, dim=1).float()  # (batch, states, time, dim)
         for item, state, length in zip(items, states, hidden.lengths.tolist(), strict=True):
             valid = state[:, :length]
-            features.means[item.key] = valid.mean(1)
-            if item.key in keep_frames:
-                features.frames[item.key] = valid.clone()
+            summed = valid.sum(1)
+            features.means[item.key] = summed / length
+            if item.key in whole:
+                features.frames[item.key] = valid
             if item.split == "train":
-                total = total + valid.sum(1)
+                total = total + summed
                 squares = squares + valid.square().sum(1)
                 count += length
     if count:

@@ -81,7 +81,7 @@ def _batches(
     batches = []
     for start in range(0, len(items), size):
         some = items[start : start + size]
-        frames = [features.sequence(item).transpose(0, 1) for item in some]
+        frames = [features.joined([item]).transpose(0, 1) for item in some]
         spoken = [phones(item) for item in some]
         batches.append(
             Batch(

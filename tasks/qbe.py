@@ -89,18 +89,20 @@ def mtwv(
 ) -> float:
     """Percent, over all pairs of a query and a document, on one layer's states."""
 
-    def unit(item: Item) -> Tensor:
-        return F.normalize(features.sequence(item)[state], dim=-1)
+    def unit(items: Sequence[Item]) -> tuple[Tensor, ...]:
+        frames = F.normalize(features.joined(items, state), dim=-1)
+        return frames.split(features.lengths(items))
 
-    store = [unit(item) for item in documents]
-    lengths = torch.tensor([len(frames) for frames in store])
-    padded = pad_sequence(store, batch_first=True)
+    padded = pad_sequence(list(unit(documents)), batch_first=True)
+    lengths = torch.tensor(features.lengths(documents))
+    # A distance is 1 - cosine, and FAR beyond a document's end, where its frames are 0.
+    offsets = torch.where(torch.arange(padded.shape[1]) < lengths[:, None], 1.0, FAR).flatten()
     queries = sorted(queries, key=lambda item: (item.samples, item.key))
     scores = []
     for _, equal in groupby(queries, key=lambda item: features.frames[item.key].shape[1]):
-        for some in torch.stack([unit(item) for item in equal]).split(TOGETHER):
-            distances = 1 - torch.einsum("bqd,ntd->qbnt", some, padded)
-            scores.append(-align(distances, lengths))
+        for some in torch.stack(unit(list(equal)), dim=1).split(TOGETHER, dim=1):
+            distances = F.linear(-some.flatten(0, 1), padded.flatten(0, 1), offsets)
+            scores.append(-align(distances.view(*some.shape[:2], *padded.shape[:2])))
     joined = torch.cat(scores)
     joined = (joined - joined.mean(1, keepdim=True)) / (joined.std(1, keepdim=True) + 1e-9)
     said = np.array([item.labels["word"] for item in documents])
@@ -108,25 +110,24 @@ def mtwv(
     return 100 * max_term_weighted_value(joined.numpy(), truth)
 
 
-def align(distances: Tensor, lengths: Tensor) -> Tensor:
+def align(distances: Tensor) -> Tensor:
     """The mean distance (batch, n) along the best path of whole queries through documents' parts.
 
-    distances: (query frames, batch, n, document frames), valid up to lengths (n,). A path moves
+    distances: (query frames, batch, n, document frames), FAR beyond a document's end. A path moves
     one query frame and one document frame at a time, or two of either, so that a row needs but the
     two before it; all documents advance together.
     """
-    count, _, _, time = distances.shape
-    beyond = torch.arange(time) >= lengths[:, None]
-    distances = distances.masked_fill(beyond, FAR)
+    count, batch, n, time = distances.shape
     # Two columns before the first frame stand for paths that would begin outside the document.
-    rows = [F.pad(distances[0], (2, 0), value=FAR)]
+    above, row, free = (distances.new_full((batch, n, 2 + time), FAR) for _ in range(3))
+    row[..., 2:] = distances[0]
     for index in range(1, count):
-        row = rows[-1]
         best = torch.minimum(row[..., 1:-1], row[..., :-2])
         if index > 1:
-            best = torch.minimum(best, rows[-2][..., 1:-1] + distances[index - 1])
-        rows = [row, F.pad(best.add_(distances[index]), (2, 0), value=FAR)]
-    return rows[-1].amin(-1) / count
+            best = torch.minimum(best, above[..., 1:-1] + distances[index - 1])
+        torch.add(best, distances[index], out=free[..., 2:])
+        above, row, free = row, free, above
+    return row.amin(-1) / count
 
 
 def max_term_weighted_value(scores: np.ndarray, truth: np.ndarray) -> float:

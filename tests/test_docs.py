@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from core import plugins
+from core.method import Method
 from encoders import zoo
 from encoders.model import build
 
@@ -39,3 +40,13 @@ def test_example_of_a_method_is_a_plugin(tmp_path, monkeypatch):
     assert method.achieved(dense, made) == 0.5
     wave = torch.randn(1, 16000)
     assert torch.equal(made(wave).states[0], dense(wave).states[0])
+
+
+def test_expressions_of_the_methods_guide_can_be_read():
+    guide = (DOCS / "methods.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(.*?)```", guide, re.DOTALL).group(1)
+    inline = re.findall(r"`([\w-]+[@\[+][^` ]*)`", guide)
+    expressions = [line.split()[0] for line in block.splitlines()] + inline
+    assert len(expressions) > 8
+    for expression in expressions:
+        assert Method.parse(expression)

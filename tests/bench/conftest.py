@@ -33,7 +33,7 @@ class Unruly(Compressor):
     acts_on: ClassVar[str] = "patience"
     reduces: ClassVar[str] = "params_total"
 
-    def prepare(self, encoder, seed):
+    def prepare(self, encoder, setting):
         Path(os.environ["UNRULY"], str(os.getpid())).touch()
 
         def shrink(rate):

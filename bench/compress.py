@@ -1,0 +1,45 @@
+"""`bench compress`: one model, one method, one rate, saved in a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from bench.jobs import Source
+from bench.progress import Training
+from compressors._base import Setting
+from compressors._chain import track_method
+from core.errors import Diverged, InputError, Unsupported
+from core.method import Method
+from encoders import store
+from encoders.quantized import weights
+
+
+def compress(
+    model: str, method: Method, rate: float, out: Path, seed: int, data: str, subset: str | None
+) -> str:
+    """Compress and save; what to tell the user. Checkpoints lie in `OUT.partial` meanwhile.
+
+    Raises:
+        InputError: the method does not exist for the model, or its training diverged.
+    """
+    dense = store.load(model)
+    corpus = Source(data, subset).open() if method.uses_data else None
+    partial = out.with_suffix(".partial")
+    with Training() as progress:
+        setting = Setting(corpus, seed, partial, progress.report)
+        try:
+            _, encoder, achieved = next(track_method(method, dense, (rate,), setting))
+        except Diverged as error:
+            raise InputError(str(error)) from error
+    if isinstance(encoder, Unsupported):
+        raise InputError(f"{method} does not apply to {model}: {encoder}")
+    before, after = (sum(p.numel() for p in weights(e)) for e in (dense, encoder))
+    if os.environ.get("RANK", "0") == "0":  # of processes that trained together, one saves
+        store.save(encoder, out)
+        shutil.rmtree(partial, ignore_errors=True)
+    return (
+        f"{method} at {rate:g} (achieved {achieved:.4f}): {before:,} -> {after:,} parameters, "
+        f"saved in {out}"
+    )
