@@ -202,6 +202,28 @@ def compress(
 
 
 @app.command()
+def adapt(
+    model: ModelArgument,
+    task: Annotated[str, typer.Option(help="ks, ic or sid.", autocompletion=_complete("task"))],
+    out: Annotated[Path, typer.Option(help="Folder for the adapted model.")],
+    data: Data = "builtin",
+    seed: int = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training utterances.")] = 5,
+    head_rate: Annotated[float, typer.Option(help="Learning rate of the task's head.")] = 0.05,
+    lambda_rate: Annotated[float, typer.Option(help="Learning rate of lambda.")] = 0.05,
+) -> None:
+    """Learn the frame period of an ofa-sequence model that serves a task best."""
+    from bench.outputs import check_folder
+    from core import plugins
+
+    plugins.check("task", task)
+    check_folder(out)
+    from bench import adapt as learning
+
+    print(learning.adapt(model, task, out, data, seed, epochs, (head_rate, lambda_rate)))
+
+
+@app.command()
 def profile(
     model: ModelArgument,
     workload: Annotated[str, typer.Option(help="superb32, seconds:N or corpus.")] = "superb32",

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_corpus import ToyCorpus
 
-from compressors import _trained
 from compressors._base import Setting
 from compressors._imitation import Clusters, LayerToLayer, MultiLayer, Posteriors, Teacher
 from compressors._students import begin, family, size, student
@@ -49,27 +48,8 @@ FAST: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
-
-
-@pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return build(SPEC, seed=1).eval()
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the trainings that really ran."""
-    names: list[str] = []
-    train = _trained.train
-
-    def counted(learner: Any, batches: Any, settings: Any, name: str, *rest: Any) -> Any:
-        names.append(name)
-        return train(learner, batches, settings, name, *rest)
-
-    monkeypatch.setattr(_trained, "train", counted)
-    return names
 
 
 def batch_of(front: int, seed: int = 5) -> Batch:

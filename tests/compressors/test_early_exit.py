@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from toy_corpus import ToyCorpus
 
-from compressors import _trained
 from compressors._base import Setting
 from compressors._calibration import calibration
 from compressors.early_exit import AtExits, EarlyExit, growing
@@ -32,11 +31,6 @@ FAST: dict[str, Any] = {
     "steps": 6, "batch_seconds": 2.0, "crop_seconds": 0.5, "clusters": 8, "precision": "no",
     "learning_rate": 5e-3,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +56,8 @@ def _same(one: Encoder, other: Encoder) -> bool:
 
 @pytest.mark.parametrize("policy", ["layer", "confidence"])
 def test_nine_rates_take_one_training(
-    policy: Any, encoder: Encoder, corpus: ToyCorpus, monkeypatch: pytest.MonkeyPatch
+    policy: Any, encoder: Encoder, corpus: ToyCorpus, trainings: list[str]
 ) -> None:
-    trainings: list[str] = []
-    train = _trained.train
-
-    def counted(learner: Any, batches: Any, settings: Any, name: str, *rest: Any) -> Any:
-        trainings.append(name)
-        return train(learner, batches, settings, name, *rest)
-
-    monkeypatch.setattr(_trained, "train", counted)
     made = dict(EarlyExit(**FAST, policy=policy).track(encoder, RATES, Setting(corpus)))
     assert trainings == ["exits"]
     assert list(made) == RATES

@@ -52,11 +52,6 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     return encoder
 
 
-@pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
-
-
 def speech(samples: int = 6_000) -> Tensor:
     return torch.randn(1, samples, generator=torch.Generator().manual_seed(3))
 

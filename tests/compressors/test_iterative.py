@@ -42,11 +42,6 @@ Trainings = list[tuple[str, int]]
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
-
-
-@pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return build(SPEC, seed=1).eval()
 

@@ -34,11 +34,6 @@ RATES = [0.25, 0.5, 0.75]
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
-
-
-@pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return build(SPEC, seed=1).eval()
 

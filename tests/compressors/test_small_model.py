@@ -31,11 +31,6 @@ FAST: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
-
-
 def same(one: Encoder, other: Encoder) -> bool:
     ours, its = one.state_dict(), other.state_dict()
     return ours.keys() == its.keys() and all(torch.equal(v, its[k]) for k, v in ours.items())

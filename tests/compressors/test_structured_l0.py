@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_corpus import ToyCorpus
 
-from compressors import _trained
 from compressors._base import Setting
 from compressors._gated import Gated, cut, masks_at, weights
 from compressors._gates import chance_open, sampled, settled
@@ -45,11 +44,6 @@ RATES = [rate / 10 for rate in range(1, 10)]
 FAST: dict[str, Any] = {
     "steps": 6, "batch_seconds": 2.0, "crop_seconds": 0.5, "precision": "no", "gate_rate": 0.5,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def corpus() -> ToyCorpus:
-    return ToyCorpus(repeats=4)
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +217,8 @@ def test_untrained_gates_cut_the_smallest_norms(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("fahp", [True, False])
 def test_nine_rates_take_one_training(
-    fahp: bool, encoder: Encoder, corpus: ToyCorpus, monkeypatch: pytest.MonkeyPatch
+    fahp: bool, encoder: Encoder, corpus: ToyCorpus, trainings: list[str]
 ) -> None:
-    trainings = counted(monkeypatch)
     method = StructuredL0(**FAST, fahp=fahp)
     made = dict(method.track(encoder, RATES, Setting(corpus)))
     assert trainings == ["gates"]
@@ -238,9 +231,8 @@ def test_nine_rates_take_one_training(
 
 
 def test_as_in_the_paper_each_rate_has_a_training(
-    encoder: Encoder, corpus: ToyCorpus, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, corpus: ToyCorpus, trainings: list[str]
 ) -> None:
-    trainings = counted(monkeypatch)
     method = StructuredL0(**FAST, trajectory=False, settle=2)
     made = dict(method.track(encoder, [0.5, 0.95], Setting(corpus)))
     assert trainings == ["rate 0.5", "settle 0.5", "rate 0.95", "settle 0.95"]
@@ -322,19 +314,6 @@ def test_what_does_not_exist_is_refused(encoder: Encoder, corpus: ToyCorpus) -> 
     assert "leaves none" in str(nothing)
     factored = replace(MEL, layers=(replace(MEL.layers[0], ranks=(("q", 2),)),))
     assert "factored" in str(method.supports(factored))
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the trainings that follow."""
-    names: list[str] = []
-    train = _trained.train
-
-    def count(learner: Any, batches: Any, settings: Any, name: str, *rest: Any) -> Any:
-        names.append(name)
-        return train(learner, batches, settings, name, *rest)
-
-    monkeypatch.setattr(_trained, "train", count)
-    return names
 
 
 def every_update(settings: Any) -> Any:
