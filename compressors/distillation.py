@@ -53,7 +53,7 @@ class Distillation(Students):
     }  # fmt: skip
 
     #: Tuned for the built-in model: small batches and a high rate, as students have little time.
-    steps: int = 250  # updates of a training; 0 trains nothing
+    steps: int = 200  # updates of a training; 0 trains nothing
     learning_rate: float = 2e-3  # peak, after which it falls linearly
     batch_seconds: float = 8.0  # audio of a batch
     recipe: Literal["multi-layer", "posteriors", "layer-to-layer"] = "multi-layer"  # the targets

@@ -32,7 +32,7 @@ class SmallModel(Students, Pretrained):
     }  # fmt: skip
 
     #: Tuned for the built-in model, on as much speech as `distillation` hears.
-    steps: int = 350  # updates of a training; 0 trains nothing
+    steps: int = 300  # updates of a training; 0 trains nothing
     learning_rate: float = 2e-3  # peak, after which it falls linearly
     batch_seconds: float = 4.0  # audio of a batch
 

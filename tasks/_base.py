@@ -84,6 +84,12 @@ def parted(
     return parts
 
 
+def thin(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most so many of them, evenly spread."""
+    count = min(limit, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
 def classes(train: Sequence[str], others: Sequence[str], task: str) -> dict[str, int]:
     """An index for every label of the training split, in sorted order.
 

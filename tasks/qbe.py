@@ -24,7 +24,7 @@ from core.errors import Unsupported
 from core.metric import Metric
 from encoders.corpora.base import Corpus, Item
 from encoders.model import Encoder
-from tasks._base import Outcome, Task, labelled, parted
+from tasks._base import Outcome, Task, labelled, parted, thin
 from tasks._features import Features
 
 BETA = (1 - 0.0008) / 0.0008 / 100
@@ -67,20 +67,15 @@ def trials(corpus: Corpus, split: str) -> tuple[list[Item], list[Item]]:
     for items in by_word.values():
         queries += items[: len(items) // 2]
         documents += items[len(items) // 2 :]
-    documents = _thin(documents, LIMITS[split])
+    documents = thin(documents, LIMITS[split])
     held = {item.labels["word"] for item in documents}
-    queries = _thin([item for item in queries if item.labels["word"] in held], LIMITS[split])
+    queries = thin([item for item in queries if item.labels["word"] in held], LIMITS[split])
     if not queries or len(held) < 2:
         raise Unsupported(
             f"task qbe needs two words or more spoken twice or more in split {split!r}; "
             f"corpus {corpus.name!r} has {len(held)}"
         )
     return queries, documents
-
-
-def _thin(items: list[Item], limit: int) -> list[Item]:
-    """At most so many of them, evenly spread."""
-    return items[:: max(1, -(-len(items) // limit))]
 
 
 @torch.inference_mode()

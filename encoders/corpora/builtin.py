@@ -15,6 +15,7 @@ that pre-training augments with nowhere (encoders.pretrain), so a score is not m
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,15 +166,26 @@ def _open(name: str, plan: Callable[[], list[Utterance]], noisy: bool) -> Builti
     fingerprint = _version(name)
     folder = cache_folder() / f"{name}-{fingerprint}"
     if not (folder / "items.json").exists():
-        _LOG.warning("synthesising the corpus %r, once, into %s", name, folder)
         try:
-            _make(plan(), folder, noisy)
+            with _alone(folder):
+                if not folder.exists():
+                    _LOG.warning("synthesising the corpus %r, once, into %s", name, folder)
+                    _make(plan(), folder, noisy)
         except OSError as error:
             raise InputError(
                 f"the built-in corpus cannot be written to {folder} ({error.strerror}); "
                 "set BENCH_CACHE to a writable folder with 1 GB of space"
             ) from error
     return BuiltinCorpus(name, folder, fingerprint)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder; they wait, and then find it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _version(name: str) -> str:
@@ -186,7 +199,6 @@ def _version(name: str) -> str:
 
 def _make(utterances: list[Utterance], folder: Path, noisy: bool) -> None:
     """Synthesise, distort and store; the folder appears only when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         babble = _babble() if noisy else []
@@ -195,8 +207,7 @@ def _make(utterances: list[Utterance], folder: Path, noisy: bool) -> None:
         voices = [next(speech).samples for _ in babble]
         _store(utterances, speech, voices, scratch)
         shutil.rmtree(scratch / "synthesis")
-        if not folder.exists():
-            scratch.rename(folder)
+        scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
