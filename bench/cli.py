@@ -112,6 +112,18 @@ Data = Annotated[
     str, typer.Option(help="builtin, or audio: a LibriSpeech root, any folder, a CSV manifest.")
 ]
 Subset = Annotated[str | None, typer.Option(help="Part of LibriSpeech, such as test-other.")]
+Device = Annotated[str, typer.Option(help="Where models are measured: cpu, cuda or cuda:N.")]
+Threads = Annotated[int, typer.Option(min=1, help="Of the CPU while it is measured.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, float16 or bfloat16; by default what the model is stored in."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Measure through torch.compile.")]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="TF32 for products of float32 on CUDA.")]
+Attention = Annotated[
+    str, typer.Option(help="Attention kernel: auto, math, flash, efficient or cudnn.")
+]
+Graphs = Annotated[bool, typer.Option("--cuda-graphs", help="Replay a CUDA graph per length.")]
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -136,6 +148,13 @@ def sweep(
     ),
     profilers: Profilers = "params,macs,latency",
     preset: Preset = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    dtype: Dtype = None,
+    compile_: Compile = False,
+    tf32: Tf32 = False,
+    attention: Attention = "auto",
+    cuda_graphs: Graphs = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default one per model and data.")
     ] = None,
@@ -153,10 +172,13 @@ def sweep(
     """
     from bench import run_sweep
     from bench.jobs import Source
+    from core.runtime import Runtime
 
+    runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs)
     request = run_sweep.request(
         model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
         tasks=tasks, task_source=Source(task_data), profilers=profilers, preset=preset,
+        runtime=runtime,
     )  # fmt: skip
     folder = out or run_sweep.default_folder(request)
     if dry_run:
@@ -226,28 +248,54 @@ def adapt(
 @app.command()
 def profile(
     model: ModelArgument,
-    workload: Annotated[str, typer.Option(help="superb32, seconds:N or corpus.")] = "superb32",
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            help="superb32, seconds:N or corpus; by default corpus where --data or --subset is "
+            "given, else superb32."
+        ),
+    ] = None,
     data: Data = "builtin",
     subset: Subset = None,
-    profilers: Profilers = "all",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    profilers: Profilers = "params,macs,latency,memory",
+    against: Annotated[
+        str | None, typer.Option(help="A model that is timed in turns with it, for speed-ups.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes at least.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One object, by metric name.")] = False,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    dtype: Dtype = None,
+    compile_: Compile = False,
+    tf32: Tf32 = False,
+    attention: Attention = "auto",
+    cuda_graphs: Graphs = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Measure twice and show by how much it differs.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One object: values by metric, details by profiler.")
+    ] = False,
 ) -> None:
     """Measure what running a model costs."""
     from bench import profile as measuring
+    from bench.jobs import Source
+    from bench.profile_report import as_text, compared
     from core import plugins
+    from core.runtime import Runtime
 
+    runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs)
+    workload = workload or ("corpus" if subset or data != "builtin" else "superb32")
+    request = measuring.Request(model, workload, Source(data, subset), runtime, repeats, against)
     chosen = plugins.select("profiler", profilers)
-    found = measuring.profile(model, chosen, workload, data, subset, threads, repeats)
-    if as_json:
-        print(json.dumps(found.values, indent=1))
+    if verify:
+        print(compared(*measuring.verify(request, chosen)))
         return
-    for name, value in found.values.items():
-        metric = found.metrics[name]
-        print(f"{name:<16} {value:>16,.6g} {metric.unit:<6} {metric.about}".rstrip())
-    for name, reason in found.unavailable.items():
-        print(f"{name:<16} {'-':>16} {reason}")
+    found = measuring.profile(request, chosen)
+    if as_json:
+        print(json.dumps({"values": found.values, "unavailable": found.unavailable,
+                          "details": found.details}, indent=1))  # fmt: skip
+    else:
+        print(as_text(found))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from core.method import Method
 from core.metric import Metric
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point
 from core.record import Section
+from core.runtime import Runtime
 from encoders import store, zoo
 from encoders.corpora import Corpus, open_corpus
 from results.store import RunFolder
@@ -30,6 +31,9 @@ from results.store import RunFolder
 if TYPE_CHECKING:
     from bench.executor import Say
     from encoders.model import Encoder
+
+#: A sweep times a model at least so long; beside the dense model as long again.
+TIMED_SECONDS = 0.3
 
 #: Seeds of the random encoders count from here, so that none of them is the model `random:SHAPE`.
 RANDOM_SEED = 1000
@@ -204,6 +208,7 @@ class Evaluate(Job):
 
     source: Source = field(kw_only=True)
     task_source: Source = field(kw_only=True)
+    runtime: Runtime = field(kw_only=True)
 
     def run(self, say: Say) -> None:
         (point,) = self.points
@@ -212,7 +217,7 @@ class Evaluate(Job):
         for name in names:
             if name.startswith("profile."):
                 with self.section(say, point.key, name) as section:
-                    measure(section, store.load(folder), self.source.open(), folder)
+                    measure(section, store.load(folder), self.source.open(), folder, self.runtime)
         left = [name.removeprefix("task.") for name in names if name.startswith("task.")]
         while left:
             self._score(say, point, folder, left)
@@ -244,6 +249,7 @@ class Time(Job):
     """Measures costs that need the machine to themselves, each model beside the dense one."""
 
     source: Source = field(kw_only=True)
+    runtime: Runtime = field(kw_only=True)
     dense: Path = field(kw_only=True)
     exclusive: ClassVar[bool] = True
 
@@ -253,7 +259,8 @@ class Time(Job):
             folder = RunFolder(self.run_path).model_folder(key)
             with self.section(say, key, name) as section:
                 reference = reference or store.load(self.dense)
-                measure(section, store.load(folder), self.source.open(), folder, reference)
+                encoder, corpus = store.load(folder), self.source.open()
+                measure(section, encoder, corpus, folder, self.runtime, reference)
 
 
 def measure(
@@ -261,6 +268,7 @@ def measure(
     encoder: Encoder,
     corpus: Corpus,
     folder: Path,
+    runtime: Runtime,
     reference: Encoder | None = None,
 ) -> None:
     """Fill in the section `profile.NAME`, run on the corpus."""
@@ -268,7 +276,8 @@ def measure(
     from profilers._base import Setting
 
     name = section.name.removeprefix("profile.")
-    setting = Setting(Workload.parse("corpus", corpus), reference, folder)
+    workload = Workload.parse("corpus", corpus)
+    setting = Setting(workload, reference, folder, runtime, min_seconds=TIMED_SECONDS)
     measured = plugins.load("profiler", name)().measure(encoder, setting)
     section.values, section.details = measured.values, measured.details
     section.metrics = _metrics("profiler", name, section.values)

@@ -19,6 +19,7 @@ from core import plugins
 from core.method import Method
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point, digest
 from core.record import Record, Section
+from core.runtime import Runtime
 from encoders import store, zoo
 from results.store import RunFolder
 
@@ -37,6 +38,7 @@ class Request:
     tasks: tuple[str, ...]
     task_source: Source
     profilers: tuple[str, ...]
+    runtime: Runtime = field(default_factory=Runtime)
 
     def tracks(self) -> Iterator[tuple[Point, ...]]:
         """Points that are made together: a reference, or one method and seed at all rates.
@@ -160,7 +162,10 @@ class Plan:
             return digest([weights, name, source, self.request.task_fingerprint, point.seed])
         card = plugins.card("profiler", plugin)
         compared = self.weights(self.dense(point)) if self.exclusive(name) else None
-        return digest([weights, name, card.source_hash, self.request.data_fingerprint, compared])
+        how = self.request.runtime.columns()
+        return digest(
+            [weights, name, card.source_hash, self.request.data_fingerprint, compared, how]
+        )
 
     def dense(self, point: Point) -> str:
         """The key of the dense model that this point is compared with."""

@@ -1,52 +1,136 @@
-"""`bench profile MODEL`: what running one encoder costs, without a run folder."""
+"""`bench profile MODEL`: what running one encoder costs, without a run folder.
+
+Every profiler runs in a process of its own, one after the other, as in a sweep: a model that takes
+more memory than there is ends that process and not this one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
+from bench.executor import Ended, Executor, Said, Say
+from bench.jobs import Source
 from core import plugins
+from core.errors import InputError, Unsupported
 from core.metric import Metric
+from core.runtime import Runtime
+from encoders import store
+from results.table import MACHINE_FREE
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Numbers by metric name, what they mean, and why one is missing."""
+class Request:
+    """What is to be measured, and how.
 
+    against: the model that speed-ups are relative to, None for none. repeats: timed passes at
+    least.
+    """
+
+    model: str
+    workload: str
+    source: Source
+    runtime: Runtime
+    repeats: int = 5
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one profiler found."""
+
+    profiler: str
     values: dict[str, float]
-    metrics: dict[str, Metric]
-    unavailable: dict[str, str]
+    details: dict[str, Any]
 
 
-def profile(
-    model: str,
-    profilers: list[str],
-    workload: str,
-    data: str,
-    subset: str | None,
-    threads: int,
-    repeats: int,
-) -> Profile:
-    """Measure one encoder with each of the profilers, in this process.
+@dataclass
+class Profile:
+    """Numbers by metric name, what they mean, why one is missing, and details by profiler."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, found: Measured) -> None:
+        self.values |= found.values
+        self.metrics |= {m.name: m for m in plugins.card("profiler", found.profiler).metrics}
+        details = dict(found.details)
+        self.unavailable |= details.pop("unavailable", {})
+        self.details[found.profiler] = details
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One profiler at work on one model."""
+
+    profiler: str
+    request: Request
+    exclusive: ClassVar[bool] = True
+
+    def run(self, say: Say) -> None:
+        from encoders.workload import Workload
+        from profilers._base import Setting
+        from profilers._running import check, told
+
+        request = self.request
+        check(request.runtime)
+        corpus = request.source.open() if request.workload == "corpus" else None
+        workload = Workload.parse(request.workload, corpus)
+        setting = Setting(
+            workload,
+            store.load(request.against) if request.against else None,
+            Path(request.model) if Path(request.model).is_dir() else None,
+            request.runtime,
+            request.repeats,
+        )
+        profiler = plugins.load("profiler", self.profiler)()
+        with told(max(workload.lengths)):
+            try:
+                found = profiler.measure(store.load(request.model), setting)
+                say(Measured(self.profiler, found.values, found.details))
+            except Unsupported as reason:
+                lacking = {metric.name: str(reason) for metric in profiler.metrics}
+                say(Measured(self.profiler, {}, {"unavailable": lacking}))
+
+
+def profile(request: Request, profilers: list[str]) -> Profile:
+    """Measure one encoder with each of the profilers.
 
     Raises:
-        InputError: there is no such model, workload or data.
+        InputError: there is no such model, workload, data or device, or memory was too small.
     """
-    import torch
+    store.read_spec(request.model)
+    found = Profile()
+    for measured in _measure(request, profilers):
+        found.take(measured)
+    return found
 
-    from encoders import store
-    from encoders.corpora import open_corpus
-    from encoders.workload import Workload
-    from profilers._base import Setting
 
-    torch.set_num_threads(threads)
-    corpus = open_corpus(data, subset) if workload == "corpus" else None
-    parsed = Workload.parse(workload, corpus)
-    encoder = store.load(model)
-    setting = Setting(parsed, threads=threads, repeats=repeats)
-    result = Profile({}, {}, {})
-    for name in profilers:
-        measured = plugins.load("profiler", name)().measure(encoder, setting)
-        result.values.update(measured.values)
-        result.metrics.update({m.name: m for m in plugins.card("profiler", name).metrics})
-        result.unavailable.update(measured.details.get("unavailable", {}))
-    return result
+def verify(request: Request, profilers: list[str]) -> tuple[Profile, Profile]:
+    """Measure twice, in fresh processes, what depends on the machine and its state.
+
+    Raises:
+        InputError: as `profile`, or none of the profilers depends on it.
+    """
+    physical = [name for name in profilers if f"profile.{name}" not in MACHINE_FREE]
+    if not physical:
+        raise InputError(
+            f"{', '.join(profilers)}: the same on every machine and in every run; verify others"
+        )
+    return profile(request, physical), profile(request, physical)
+
+
+def _measure(request: Request, profilers: list[str]) -> Iterator[Measured]:
+    with Executor(workers=1) as executor:
+        for name in profilers:
+            executor.submit(Measure(name, request))
+        for event in executor.events():
+            match event:
+                case Said(_, Measured() as measured):
+                    yield measured
+                case Ended(Measure(name, _), reason) if reason:
+                    raise InputError(f"profiler {name!r} came to nothing: {reason}")

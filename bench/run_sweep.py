@@ -19,6 +19,7 @@ from core import plugins
 from core.errors import InputError
 from core.method import QUICK, UNTRAINED, parse_methods
 from core.record import Section
+from core.runtime import Runtime
 from encoders import store
 from results.store import RunFolder
 
@@ -35,7 +36,7 @@ PRESETS = {
 #: Costs that the Pareto figure sets the score against, by the profiler that measures them.
 FIGURE_COSTS = {"params": "params", "macs": "macs", "latency": "latency"}
 
-_IDENTITY = ("model", "data", "subset", "task_data")
+_IDENTITY = ("model", "data", "subset", "task_data", "runtime")
 
 
 def request(
@@ -49,6 +50,7 @@ def request(
     task_source: Source,
     profilers: str,
     preset: str | None = None,
+    runtime: Runtime,
 ) -> Request:
     """What the command line asks for.
 
@@ -59,9 +61,13 @@ def request(
     wanted = Request(
         model, tuple(chosen), parse_rates(rates), _seeds(seeds), source,
         tuple(plugins.select("task", tasks)), task_source,
-        tuple(plugins.select("profiler", profilers)),
+        tuple(plugins.select("profiler", profilers)), runtime,
     )  # fmt: skip
     store.read_spec(model)
+    if runtime.cuda:
+        from profilers._running import check
+
+        check(runtime)
     return wanted
 
 
@@ -78,7 +84,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def default_folder(request: Request) -> Path:
-    """`runs/MODEL[-DATA][-tasks-DATA]`: requests that cannot share records get folders apart."""
+    """`runs/MODEL[-DATA][-tasks-DATA][-RUNTIME]`: what cannot share records gets folders apart."""
     parts = [_slug(request.model)]
     if request.source.text != "builtin":
         parts.append(_slug(request.source.text))
@@ -86,6 +92,8 @@ def default_folder(request: Request) -> Path:
         parts.append(_slug(request.source.subset))
     if request.tasks and request.task_source.text != "builtin":
         parts += ["tasks", _slug(request.task_source.text)]
+    if not request.runtime.usual:
+        parts.append(str(request.runtime))
     return Path("runs") / "-".join(parts)
 
 
@@ -159,7 +167,7 @@ def _plan(request: Request, folder: Path) -> Plan:
     found = RunFolder(check_folder(folder)).run_info()
     asked = _identity(request)
     for name in _IDENTITY:
-        if found and found.get(name) != asked[name]:
+        if found and found.get(name, asked[name]) != asked[name]:
             raise InputError(
                 f"{folder} holds a sweep of {name.replace('_', ' ')} {found.get(name)!r}, not of "
                 f"{asked[name]!r}; choose another folder with --out"
@@ -180,6 +188,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "data": request.source.text,
         "subset": request.source.subset,
         "task_data": request.task_source.text,
+        "runtime": str(request.runtime),
     }
 
 

@@ -90,7 +90,10 @@ class Sweep:
         if todo:
             request = self.plan.request
             common = self._common((self.plan.records[key].point,), todo)
-            job = Evaluate(**common, source=request.source, task_source=request.task_source)
+            job = Evaluate(
+                **common, source=request.source, task_source=request.task_source,
+                runtime=request.runtime,
+            )  # fmt: skip
             self._executor.submit(job)
 
     def _submit_timing(self) -> None:
@@ -99,8 +102,10 @@ class Sweep:
             keys = {key for key, _ in todo}
             points = tuple(self.plan.records[key].point for key in self.plan.records if key in keys)
             dense = self.plan.run.model_folder(self.plan.dense(points[0]))
-            common = self._common(points, todo)
-            self._executor.submit(Time(**common, source=self.plan.request.source, dense=dense))
+            common, request = self._common(points, todo), self.plan.request
+            self._executor.submit(
+                Time(**common, source=request.source, runtime=request.runtime, dense=dense)
+            )
 
     def _common(self, points: tuple, todo: dict[Pair, str]) -> dict[str, Any]:
         path = self.plan.run.path

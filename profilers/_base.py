@@ -14,9 +14,13 @@ from typing import Any, ClassVar
 import torch
 
 from core.metric import Metric
+from core.runtime import Runtime
 from encoders.model import Encoder
 from encoders.store import save
 from encoders.workload import Workload
+
+#: Why a speed-up is missing.
+NO_REFERENCE = "no reference was timed in the same run"
 
 
 @dataclass
@@ -24,17 +28,20 @@ class Setting:
     """Under which conditions a cost is measured.
 
     workload: the audio that is encoded. reference: the dense encoder that speed-ups are relative
-    to. folder: where the encoder lies on disk, if it does. device, threads: where the encoder runs.
+    to. folder: where the encoder lies on disk, if it does. runtime: how the encoder is run.
     repeats, min_seconds: a timing takes at least that many passes and at least that long.
     """
 
     workload: Workload
     reference: Encoder | None = None
     folder: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
+    runtime: Runtime = field(default_factory=Runtime)
     repeats: int = 5
     min_seconds: float = 0.5
+
+    def models(self, encoder: Encoder) -> list[Encoder]:
+        """What is timed in turns: the encoder, and the reference where there is one."""
+        return [encoder] if self.reference is None else [encoder, self.reference]
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Measures the memory of one forward pass, in a process of its own: `python -m` runs it.
 
-Arguments: folder of the model, samples of the waveform, threads, device. Prints one JSON object:
-bytes by metric name, `unavailable` (metric -> reason), and the counter that was read.
+Arguments: folder of the model, samples of the waveform, the runtime as JSON. Prints one JSON
+object: bytes by metric name, `unavailable` (metric -> reason), and the counter that was read.
 """
 
 from __future__ import annotations
@@ -15,41 +15,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from core.runtime import Runtime
 from core.spec import SAMPLE_RATE
 from encoders.model import Encoder
 from encoders.store import load
+from profilers._running import running
 
 PEAK, ACTIVATIONS = "peak_bytes", "activation_bytes"
 
 
-def main(folder: str, samples: str, threads: str, device: str) -> None:
-    torch.set_num_threads(int(threads))
+def main(folder: str, samples: str, runtime: str) -> None:
+    run = Runtime(**json.loads(runtime))
     waveform = torch.randn(1, int(samples), generator=torch.Generator().manual_seed(0)) * 0.01
-    run = _on_cuda if torch.device(device).type == "cuda" else _on_cpu
-    with torch.inference_mode():
-        print(json.dumps(run(folder, waveform, device)))
+    print(json.dumps((_on_cuda if run.cuda else _on_cpu)(folder, waveform, run)))
 
 
-def _on_cuda(folder: str, waveform: torch.Tensor, device: str) -> dict[str, Any]:
-    encoder, waveform = load(folder).to(device), waveform.to(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    encoder(waveform)
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device)
-    return {PEAK: peak, ACTIVATIONS: peak - before, "counter": "torch.cuda.max_memory_allocated"}
+def _on_cuda(folder: str, waveform: Tensor, runtime: Runtime) -> dict[str, Any]:
+    """Growth of what the allocator gave out; the weights lie there before the encoder runs."""
+    waveform = waveform.to(runtime.device)
+    start = torch.cuda.memory_allocated(runtime.device)
+    with running([load(folder)], runtime) as (forward,):
+        loaded = torch.cuda.memory_allocated(runtime.device)
+        torch.cuda.reset_peak_memory_stats(runtime.device)
+        forward(waveform)
+        torch.cuda.synchronize(runtime.device)
+        peak = torch.cuda.max_memory_allocated(runtime.device)
+    return {
+        PEAK: peak - start,
+        ACTIVATIONS: peak - loaded,
+        "counter": "torch.cuda.max_memory_allocated",
+    }
 
 
-def _on_cpu(folder: str, waveform: torch.Tensor, device: str) -> dict[str, Any]:
+def _on_cpu(folder: str, waveform: Tensor, runtime: Runtime) -> dict[str, Any]:
     """Growth of the resident set: with the weights for the peak, without for the activations."""
-    _load(folder)(waveform[:, :SAMPLE_RATE])  # modules and libraries stay, the encoder goes
+    _run(folder, waveform[:, :SAMPLE_RATE], runtime)  # modules and libraries stay
     try:
         empty = _reset_peak()
-        encoder = _load(folder)
-        loaded = _reset_peak()
-        encoder(waveform)
-        peak = _status("VmHWM")
+        with running([_load(folder)], runtime) as (forward,):
+            loaded = _reset_peak()
+            forward(waveform)
+            peak = _status("VmHWM")
     except OSError as error:
         reason = f"the peak of the resident set cannot be read here ({error})"
         return {"unavailable": {PEAK: reason, ACTIVATIONS: reason}}
@@ -59,6 +67,11 @@ def _on_cpu(folder: str, waveform: torch.Tensor, device: str) -> dict[str, Any]:
         "resident_weights_bytes": loaded - empty,
         "counter": "VmHWM of /proc/self/status, reset through /proc/self/clear_refs",
     }
+
+
+def _run(folder: str, waveform: Tensor, runtime: Runtime) -> None:
+    with running([_load(folder)], runtime) as (forward,):
+        forward(waveform)
 
 
 def _load(folder: str) -> Encoder:

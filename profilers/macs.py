@@ -61,7 +61,7 @@ class Macs(Profiler):
 
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
         workload = setting.workload
-        with pinned(setting.threads):
+        with pinned(setting.runtime.threads):
             cost, kept = Cost.of(encoder), _kept(encoder)
             ways, superb = ways_of(encoder, workload), _superb32(encoder, workload)
         total = cost.along(ways)

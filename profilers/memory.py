@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from core.metric import Metric
+from core.runtime import Runtime
 from encoders.model import Encoder
 from profilers._base import Measurement, Profiler, Setting, stored
+from profilers._running import cast
 
 
 class Memory(Profiler):
@@ -32,25 +34,26 @@ class Memory(Profiler):
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
         samples = max(setting.workload.lengths)
         with stored(encoder, setting.folder) as folder:
-            report = in_own_process(folder, samples, setting)
+            report = in_own_process(folder, samples, setting.runtime)
         values = {
             metric.name: float(report.pop(metric.name))
             for metric in self.metrics
             if metric.name in report
         }
-        tensors = chain(encoder.parameters(), encoder.buffers())
+        model = cast(encoder, setting.runtime.dtype)
+        tensors = chain(model.parameters(), model.buffers())
         values["weights_bytes"] = float(sum(t.numel() * t.element_size() for t in tensors))
-        conditions = {"samples": samples, "device": setting.device, "threads": setting.threads}
-        return Measurement(values, {**conditions, **report})
+        details = {"samples": samples, "runtime": setting.runtime.columns()}
+        return Measurement(values, {**details, **report})
 
 
-def in_own_process(folder: Path, samples: int, setting: Setting) -> dict[str, Any]:
+def in_own_process(folder: Path, samples: int, runtime: Runtime) -> dict[str, Any]:
     """What `_resident` reports.
 
     Raises:
         RuntimeError: the process failed; the message ends with its last line.
     """
-    arguments = [str(folder), str(samples), str(setting.threads), setting.device]
+    arguments = [str(folder), str(samples), json.dumps(runtime.columns())]
     command = [sys.executable, "-m", "profilers._resident", *arguments]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:

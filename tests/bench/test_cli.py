@@ -163,7 +163,7 @@ def test_compress_saves_a_model_that_profile_reads(small_model, tmp_path, capsys
     sizes = []
     for model in (small_model, out):
         assert run(["profile", str(model), "--profilers", "params", "--json"]) == 0
-        sizes.append(json.loads(capsys.readouterr().out)["params_total"])
+        sizes.append(json.loads(capsys.readouterr().out)["values"]["params_total"])
     removed = 2 * 24 * (2 * 32 + 1)  # two layers, half of 48 units: fc1 row and bias, fc2 column
     assert sizes[0] - sizes[1] == removed
 
@@ -171,7 +171,7 @@ def test_compress_saves_a_model_that_profile_reads(small_model, tmp_path, capsys
 def test_profile_gives_every_metric_name_that_is_part_of_the_interface(small_model, capsys):
     line = ["profile", str(small_model), "--workload", "seconds:0.5", "--repeats", "1", "--json"]
     assert run(line) == 0
-    assert set(json.loads(capsys.readouterr().out)) >= {
+    assert set(json.loads(capsys.readouterr().out)["values"]) >= {
         "params_total", "params_nonzero", "bytes_stored", "macs_dense", "macs_nonzero",
         "macs_per_second", "latency_s_p50", "rtf", "peak_bytes",
     }  # fmt: skip

@@ -12,21 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.runtime import Runtime
 from core.spec import SAMPLE_RATE
 from encoders import zoo
 from encoders.model import Encoder, Hidden, build
 from encoders.workload import Workload
 from profilers._base import Setting, pinned
-from profilers.latency import (
-    SECONDS,
-    UTTERANCES,
-    Latency,
-    bootstrap,
-    choose,
-    speedup,
-    summarise,
-    time_all,
-)  # fmt: skip
+from profilers._timing import SECONDS, UTTERANCES, Input, bootstrap, choose, speedup, time_all
+from profilers.latency import Latency, summarise
 
 
 def corpus(lengths: tuple[int, ...]) -> Workload:
@@ -73,7 +66,8 @@ class _Tape(Encoder):
 def test_model_and_reference_are_warmed_up_and_take_turns() -> None:
     tape: list[tuple[str, int]] = []
     models = [_Tape(zoo.tiny()).listen(name, tape) for name in "ab"]
-    samples = time_all(models, [torch.zeros(1, n) for n in (4000, 8000)], SHORT)
+    inputs = [Input(torch.zeros(1, n)) for n in (4000, 8000)]
+    samples = time_all(models, inputs, Runtime(), repeats=3)
     assert samples.shape == (2, 2, 3)
     assert (samples > 0).all()
     one = [("a", 4000), ("b", 4000), ("a", 8000), ("b", 8000)]
@@ -86,11 +80,9 @@ def test_passes_go_on_until_they_are_enough_and_took_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(time, "perf_counter", itertools.count().__next__)  # all take a second
-    models, waveforms = [build(zoo.tiny(), 0)], [torch.zeros(1, 800)] * 2
-    few = replace(SHORT, repeats=3, min_seconds=1.0)
-    long = replace(SHORT, repeats=3, min_seconds=9.0)
-    assert time_all(models, waveforms, few).tolist() == [[[1.0] * 3] * 2]
-    assert time_all(models, waveforms, long).tolist() == [[[1.0] * 5] * 2]
+    models, inputs = [build(zoo.tiny(), 0)], [Input(torch.zeros(1, 800))] * 2
+    assert time_all(models, inputs, Runtime(), 3, 1.0).tolist() == [[[1.0] * 3] * 2]
+    assert time_all(models, inputs, Runtime(), 3, 9.0).tolist() == [[[1.0] * 5] * 2]
 
 
 def test_summary_of_known_samples() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.runtime import Runtime
 from core.spec import LayerSpec
 from encoders import zoo
 from encoders.model import build
@@ -72,7 +73,7 @@ def test_a_counter_that_cannot_be_read_is_unavailable_and_not_0(
 
     save(build(zoo.tiny(), 0), tmp_path / "model")
     monkeypatch.setattr(_resident, "_reset_peak", denied)
-    report = _resident._on_cpu(str(tmp_path / "model"), torch.zeros(1, 4000), "cpu")
+    report = _resident._on_cpu(str(tmp_path / "model"), torch.zeros(1, 4000), Runtime())
     assert set(report) == {"unavailable"}
     assert set(report["unavailable"]) == {"peak_bytes", "activation_bytes"}
     assert "clear_refs is read-only" in report["unavailable"]["peak_bytes"]

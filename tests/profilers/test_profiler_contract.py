@@ -21,7 +21,7 @@ from profilers._base import Measurement, Profiler, Setting
 
 NAMES = plugins.names("profiler")
 #: Profilers whose numbers come from a clock or from the operating system.
-PHYSICAL = {"latency", "memory"}
+PHYSICAL = {"latency", "latency-by-length", "extraction", "memory"}
 SHAPES: dict[str, ModelSpec] = {
     "fbank": zoo.fbank(),
     "half": replace(zoo.tiny(), dtype="bfloat16"),
@@ -36,7 +36,7 @@ SHAPES: dict[str, ModelSpec] = {
 def measure(name: str, encoder: Encoder, reference: Encoder | None = None) -> Measurement:
     workload = Workload.parse("seconds:0.5")
     profiler = plugins.load("profiler", name)()
-    setting = Setting(workload, reference, threads=1, repeats=2, min_seconds=0.0)
+    setting = Setting(workload, reference, repeats=2, min_seconds=0.0)
     return profiler.measure(encoder, setting)
 
 
