@@ -20,6 +20,7 @@ REQUIRED = {
     "soundfile": ("soundfile", "reading audio"),
     "soxr": ("soxr", "resampling"),
     "fvcore": ("fvcore", "the macs profiler"),
+    "pynvml": ("nvidia-ml-py", "energy and foreign processes on NVIDIA's GPUs"),
     "scipy": ("scipy", "tasks"),
     "sklearn": ("scikit-learn", "pre-training and tasks"),
     "jiwer": ("jiwer", "error rates"),

@@ -52,7 +52,7 @@ class EarlyExit(Trained):
         },
     }  # fmt: skip
 
-    steps: int = 250  # updates of the one training; 0 trains nothing
+    steps: int = 200  # updates of the one training; 0 trains nothing
     learning_rate: float = 1.5e-3  # peak, after which it falls linearly; of the built-in's training
     policy: Literal["layer", "confidence"] = "layer"  # stop at a layer, or when sure enough
     update: Literal["encoder", "heads"] = "encoder"  # what is trained: all, or the exits alone

@@ -27,7 +27,7 @@ from encoders.model import Encoder, build
 
 @dataclass
 class LotteryTicket(ByMagnitude, Staged):
-    steps: int = 15  # updates of a stage and of a ticket; 0 trains nothing
+    steps: int = 12  # updates of a stage and of a ticket; 0 trains nothing
     rewind: Literal["start", "random"] = "start"  # to the given weights, or to others at random
 
     def track(

@@ -50,7 +50,7 @@ class OfaSequence(Joining):
         },
     }  # fmt: skip
 
-    steps: int = 400  # updates of the one training; 0 trains nothing
+    steps: int = 350  # updates of the one training; 0 trains nothing
     lambda_max: float = 2.0  # lambda is drawn between 0 and this
     guidance: float = 0.1  # weight of the loss that asks for a token per phone
     boundaries: Literal["auto", "change"] = "auto"  # labelled phones where there are, or change

@@ -34,7 +34,7 @@ class Subsampling(Joining):
         },
     }  # fmt: skip
 
-    steps: int = 50  # updates of the training of a rate; 0 trains nothing
+    steps: int = 40  # updates of the training of a rate; 0 trains nothing
     by: Literal["mean", "conv"] = "mean"  # average, or strided convolution
 
     def prepare(self, encoder: Encoder, setting: Setting) -> Callable[[float], Encoder]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,6 +46,11 @@ class Workload:
     @property
     def seconds(self) -> float:
         return sum(self.lengths) / SAMPLE_RATE
+
+    def part(self, places: Sequence[int]) -> Workload:
+        """Those utterances alone, under the same name."""
+        lengths = tuple(self.lengths[place] for place in places)
+        return Workload(self.name, lengths, lambda index: self.waveform(places[index]), {})
 
     @classmethod
     def parse(cls, text: str, corpus: Corpus | None = None) -> Workload:

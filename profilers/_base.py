@@ -44,6 +44,10 @@ class Setting:
         return [encoder] if self.reference is None else [encoder, self.reference]
 
 
+class Unavailable(Exception):
+    """A counter cannot be read, for the reason given."""
+
+
 @dataclass
 class Measurement:
     """The numbers by metric name, and in details whatever explains them.

@@ -37,10 +37,7 @@ def running(encoders: Sequence[Encoder], runtime: Runtime) -> Iterator[list[Forw
         InputError: there is no such device here.
         Unsupported: an encoder does not exist in that way.
     """
-    check(runtime)
-    with ExitStack() as stack:
-        stack.enter_context(_switches(runtime))
-        stack.enter_context(torch.inference_mode())
+    with running_as(runtime), ExitStack() as stack:
         yield [_forward(stack, encoder, runtime) for encoder in encoders]
 
 
@@ -60,6 +57,11 @@ def check(runtime: Runtime) -> None:
         )
 
 
+def named(runtime: Runtime) -> str:
+    """The device as its maker calls it; of a CPU the record's environment tells."""
+    return torch.cuda.get_device_name(runtime.device) if runtime.cuda else runtime.device
+
+
 def _forward(stack: ExitStack, encoder: Encoder, runtime: Runtime) -> Forward:
     ready = stack.enter_context(evaluating(cast(encoder, runtime.dtype), runtime.device))
     if runtime.compile:
@@ -76,15 +78,24 @@ def cast(encoder: Encoder, dtype: str | None) -> Encoder:
 
 
 @contextmanager
-def _switches(runtime: Runtime) -> Iterator[None]:
-    """torch's process-wide settings, for a while."""
+def running_as(runtime: Runtime) -> Iterator[None]:
+    """torch's process-wide settings as the runtime wants them, and no gradients, for a while.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    check(runtime)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     kernel = KERNELS.get(runtime.attention)
     try:
         # Convolutions would take TF32 by default, products not: here it is both or neither.
         matmul.allow_tf32 = cudnn.allow_tf32 = runtime.tf32
-        with pinned(runtime.threads), sdpa_kernel([kernel]) if kernel else nullcontext():
+        with (
+            pinned(runtime.threads),
+            sdpa_kernel([kernel]) if kernel else nullcontext(),
+            torch.inference_mode(),
+        ):
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -20,7 +20,7 @@ from core.runtime import Runtime
 from core.spec import SAMPLE_RATE
 from encoders.model import Encoder
 from encoders.workload import Workload
-from profilers._running import Forward, running
+from profilers._running import Forward, named, running
 
 RESAMPLINGS = 2000
 
@@ -129,6 +129,11 @@ class Loaded(Sequence[Input]):
         self.workload, self.groups, self.device = workload, groups, device
         self.seconds: dict[int, float] = {}
 
+    @classmethod
+    def singly(cls, workload: Workload, device: str) -> Loaded:
+        """All utterances in their order, each alone."""
+        return cls(workload, [[place] for place in range(len(workload.lengths))], device)
+
     def __len__(self) -> int:
         return len(self.groups)
 
@@ -147,7 +152,7 @@ def conditions(encoder: Encoder, runtime: Runtime) -> dict[str, Any]:
     """What has to be known beside a time."""
     return {
         "runtime": runtime.columns(),
-        "device": torch.cuda.get_device_name(runtime.device) if runtime.cuda else runtime.device,
+        "device": named(runtime),
         "threads": runtime.threads,
         "dtype": runtime.dtype or encoder.spec.dtype,
         "attention_kernels": attention_kernels(encoder, runtime),

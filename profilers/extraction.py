@@ -23,7 +23,7 @@ from core.metric import Metric
 from core.spec import SAMPLE_RATE
 from encoders.model import Encoder
 from profilers._base import NO_REFERENCE, Measurement, Profiler, Setting
-from profilers._timing import Loaded, bootstrap, choose, conditions, speedup, time_all
+from profilers._timing import UTTERANCES, Loaded, bootstrap, conditions, speedup, time_all
 
 #: Audio of a batch, padding included; the longest utterance may be more.
 BATCH_SECONDS = 60.0
@@ -47,24 +47,22 @@ class Extraction(Profiler):
         workload, runtime = setting.workload, setting.runtime
         if runtime.cuda_graphs:
             raise Unsupported("a corpus has more lengths than there is memory for CUDA graphs")
-        singles = [[index] for index in range(len(workload.lengths))]
+        singly = Loaded.singly(workload, runtime.device)
+        batches = Loaded(workload, sort(workload.lengths), runtime.device)
+        models = setting.models(encoder)
         values: dict[str, float] = {}
         details: dict[str, Any] = {"workload": workload.name, "audio_seconds": workload.seconds}
-        for name, groups in (("extraction", singles), ("batched", sort(workload.lengths))):
-            loaded = Loaded(workload, groups, runtime.device)
-            warm_up = choose(workload) if name == "extraction" else range(0, len(groups), 8)
-            samples = time_all(
-                setting.models(encoder), loaded, runtime, setting.repeats, warm_up=warm_up
-            )
+        for name, loaded in (("extraction", singly), ("batched", batches)):
+            few = range(0, len(loaded), -(-len(loaded) // UTTERANCES))
+            samples = time_all(models, loaded, runtime, setting.repeats, warm_up=few)
             runs = samples.sum(1, keepdims=True)
             values[f"{name}_s"] = float(runs[0].mean())
             values[f"{name}_rtf"] = values[f"{name}_s"] / workload.seconds
-            details[name] = {"runs_s": runs[:, 0].tolist(), "inputs": len(groups)}
-            if name == "extraction":
-                values["end_to_end_s"] = values["extraction_s"] + sum(loaded.seconds.values())
+            details[name] = {"runs_s": runs[:, 0].tolist(), "inputs": len(loaded)}
             if setting.reference is not None:
                 values[f"{name}_speedup"] = float(speedup(runs))
                 details[name]["speedup_interval95"] = bootstrap(runs)
+        values["end_to_end_s"] = values["extraction_s"] + sum(singly.seconds.values())
         lacking = [metric.name for metric in self.metrics if metric.name not in values]
         details["unavailable"] = dict.fromkeys(lacking, NO_REFERENCE)
         return Measurement(values, {**details, **conditions(encoder, runtime)})

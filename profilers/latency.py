@@ -8,11 +8,13 @@ processing time over audio time, as a ratio of sums. `speedup` is the reference'
 model's, each the sum over utterances of the median over passes; its interval in the details
 resamples the passes.
 Weights that are zero are multiplied like any others here, which is the point of measuring.
+`limit_share` says how near the model comes to what the device could do at best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,8 +22,10 @@ import numpy as np
 from core.metric import Metric
 from core.spec import SAMPLE_RATE
 from encoders.model import Encoder
-from profilers._base import NO_REFERENCE, Measurement, Profiler, Setting
+from profilers._base import NO_REFERENCE, Measurement, Profiler, Setting, Unavailable
+from profilers._limits import limit
 from profilers._timing import Loaded, bootstrap, choose, conditions, speedup, time_all
+from profilers._watch import watched
 
 
 class Latency(Profiler):
@@ -33,16 +37,19 @@ class Latency(Profiler):
         Metric("latency_s_iqr", "s", "lower", "distance of the quartiles"),
         Metric("rtf", "", "lower", "processing time over audio time"),
         Metric("speedup", "x", "higher", "the dense model's time over this model's"),
+        Metric("limit_share", "", "higher", "least time that the device needs, over that it took"),
     )
     exclusive: ClassVar[bool] = True
 
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
         chosen = choose(setting.workload)
-        loaded = Loaded(setting.workload, [[index] for index in chosen], setting.runtime.device)
-        inputs = [loaded[place] for place in range(len(loaded))]
-        samples = time_all(
-            setting.models(encoder), inputs, setting.runtime, setting.repeats, setting.min_seconds
-        )
+        workload = setting.workload.part(chosen)
+        loaded = Loaded.singly(workload, setting.runtime.device)
+        inputs, models = list(loaded), setting.models(encoder)
+        with watched(setting.runtime) as seen:
+            samples = time_all(
+                models, inputs, setting.runtime, setting.repeats, setting.min_seconds
+            )
         seconds = [read.waveforms.shape[1] / SAMPLE_RATE for read in inputs]
         values = summarise(samples[0], seconds)
         details: dict[str, Any] = {
@@ -56,10 +63,18 @@ class Latency(Profiler):
             "count": samples[0].size,
             "samples_s": samples[0].tolist(),
             "batch": 1,
+            **seen,
             **conditions(encoder, setting.runtime),
         }
+        missing = details["unavailable"] = {}
+        try:
+            best = limit(encoder, workload, setting.runtime)
+            values["limit_share"] = best.seconds / float(np.median(samples[0], axis=-1).sum())
+            details["limit"] = asdict(best)
+        except Unavailable as reason:
+            missing["limit_share"] = str(reason)
         if setting.reference is None:
-            details["unavailable"] = {"speedup": NO_REFERENCE}
+            missing["speedup"] = NO_REFERENCE
         else:
             values["speedup"] = float(speedup(samples))
             details["speedup_interval95"] = bootstrap(samples)

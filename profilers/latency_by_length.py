@@ -36,13 +36,11 @@ class LatencyByLength(Profiler):
     exclusive: ClassVar[bool] = True
 
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
+        runtime, models = setting.runtime, setting.models(encoder)
         values, intervals, raw = {}, {}, {}
         for seconds in SECONDS:
-            noise = Loaded(Workload.parse(f"seconds:{seconds}"), [[0]], setting.runtime.device)
-            samples = time_all(
-                setting.models(encoder), [noise[0]], setting.runtime, setting.repeats,
-                setting.min_seconds,
-            )  # fmt: skip
+            noise = Loaded.singly(Workload.parse(f"seconds:{seconds}"), runtime.device)
+            samples = time_all(models, list(noise), runtime, setting.repeats, setting.min_seconds)
             name = f"at_{seconds}s"
             values[f"latency_s_{name}"] = float(np.median(samples[0]))
             raw[name] = samples[:, 0].tolist()
@@ -57,6 +55,6 @@ class LatencyByLength(Profiler):
                 "speedup_intervals95": intervals,
                 "samples_s": raw,
                 "batch": 1,
-                **conditions(encoder, setting.runtime),
+                **conditions(encoder, runtime),
             },
         )

@@ -19,7 +19,7 @@ from core.metric import Metric
 from core.runtime import Runtime
 from encoders.model import Encoder
 from profilers._base import Measurement, Profiler, Setting, stored
-from profilers._running import cast
+from profilers._running import cast, named
 
 
 class Memory(Profiler):
@@ -43,7 +43,8 @@ class Memory(Profiler):
         model = cast(encoder, setting.runtime.dtype)
         tensors = chain(model.parameters(), model.buffers())
         values["weights_bytes"] = float(sum(t.numel() * t.element_size() for t in tensors))
-        details = {"samples": samples, "runtime": setting.runtime.columns()}
+        runtime = setting.runtime
+        details = {"samples": samples, "device": named(runtime), "runtime": runtime.columns()}
         return Measurement(values, {**details, **report})
 
 

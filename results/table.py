@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: Columns that every table begins with; the measured numbers follow, sorted by name.
 LEADING = (
     "run", "model", "method", "rate", "achieved_rate", "seed", "status", "reason", "superb_s",
-    "superb_tasks", "anchors", "random_weights", "device", "data", "key",
+    "superb_tasks", "anchors", "random_weights", "device", "threads", "dtype", "compile", "tf32",
+    "attention", "cuda_graphs", "disturbed", "data", "key",
 )  # fmt: skip
 
 #: Sections whose numbers are the same on every machine. Those of any other profiler are not.
@@ -94,7 +95,7 @@ def _row(record: Record, yardstick: _Yardstick, info: dict[str, Any]) -> dict[st
         "superb_tasks": " ".join(sorted(score.terms)) if score else "",
         "anchors": score.anchors if score else "",
         "random_weights": bool(info.get("random_weights")) or point.model.startswith("random:"),
-        "device": _device(record),
+        **_conditions(record),
         "data": point.data,
         "key": point.key,
         **{f"score.{task}": value for task, value in yardstick.terms(record).items()},
@@ -185,8 +186,8 @@ def _status(record: Record) -> tuple[str, str]:
     return "missing", "nothing was done yet"
 
 
-def _device(record: Record) -> str:
-    """Where the point's machine-dependent costs were measured, empty where there are none.
+def _conditions(record: Record) -> dict[str, Any]:
+    """Under which the point's machine-dependent costs were measured, empty where there are none.
 
     One device per point: that of its latency where there is one.
     """
@@ -196,17 +197,31 @@ def _device(record: Record) -> str:
         if name.startswith("profile.") and name not in MACHINE_FREE and section.status == "done"
     ]
     if not profiles:
-        return ""
+        return {"device": ""}
     section = min(profiles, key=lambda section: section.name != "profile.latency")
-    device = str(section.details.get("device", "cpu"))
-    if not device.startswith("cpu"):
-        return device
-    where = section.environment
-    name, threads = (
-        where.get("cpu") or where.get("device") or device,
-        section.details.get("threads"),
-    )
-    return f"{name}, {threads} thread{'s' * (threads != 1)}" if threads else str(name)
+    told, runtime = section.details, section.details.get("runtime", {})
+    return {
+        **runtime,
+        "device": _device(section, runtime),
+        "dtype": told.get("dtype", ""),
+        "attention": " ".join(told.get("attention_kernels", ())),
+        "disturbed": told.get("disturbed", ""),
+    }
+
+
+def _device(section: Section, runtime: dict[str, Any]) -> str:
+    """The device with all that sets its numbers apart from others of the same device."""
+    device, where = str(section.details.get("device", "cpu")), section.environment
+    parts = [device]
+    if device.startswith("cpu"):
+        parts = [str(where.get("cpu") or where.get("device") or device)]
+        if threads := runtime.get("threads", section.details.get("threads")):
+            parts.append(f"{threads} thread{'s' * (threads != 1)}")
+    parts += [runtime["dtype"]] if runtime.get("dtype") else []
+    kernel = runtime.get("attention", "auto")
+    parts += [f"{kernel} attention"] if kernel != "auto" else []
+    switches = {"compile": "compiled", "tf32": "TF32", "cuda_graphs": "CUDA graphs"}
+    return ", ".join([*parts, *(word for name, word in switches.items() if runtime.get(name))])
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:

@@ -24,8 +24,8 @@ from tasks._features import Features
 from tasks._heads import Head, draw_training, fit, layers
 
 BLANK = 0
-LIMITS = {"train": 400, "dev": 80, "test": 300}  # utterances of a split at most
-EPOCHS, BATCH, LEARNING_RATE = 6, 4, 0.12
+LIMITS = {"train": 320, "dev": 80, "test": 240}  # utterances of a split at most
+EPOCHS, BATCH, LEARNING_RATE = 6, 3, 0.12
 FLAT_ITERATIONS, FLAT_DECAY = 12, 1e-4
 FLAT_STRIDE = 4  # of the frames that a flat start sees; neighbours say the same
 

@@ -124,6 +124,16 @@ def test_no_run_is_refused(tmp_path):
         ({"device": "cpu", "threads": 1}, {"device": "x"}, "x, 1 thread"),
         ({"device": "NVIDIA H100"}, {"cpu": "EPYC"}, "NVIDIA H100"),
         ({}, {}, "cpu"),
+        (
+            {"device": "cpu", "runtime": {"threads": 2, "dtype": "bfloat16", "compile": True}},
+            {"cpu": "EPYC"},
+            "EPYC, 2 threads, bfloat16, compiled",
+        ),
+        (
+            {"device": "NVIDIA H100", "runtime": {"attention": "flash", "tf32": True}},
+            {},
+            "NVIDIA H100, flash attention, TF32",
+        ),
     ],
 )
 def test_the_device_of_a_point(run, details, environment, device):
