@@ -18,7 +18,7 @@ where the content decides, the workload's own speech, joined and cut to these le
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -146,16 +146,14 @@ class Cost:
 
     def along(self, ways: Iterable[Way]) -> dict[tuple[str, str], int]:
         """Totals over utterances that took those ways, by module path and operation."""
-        walked = list(ways)
+        by_depth: dict[int, Counter[str]] = defaultdict(Counter)
+        for way in ways:
+            by_depth[way.depth].update(_lengths(self.spec, way))
 
         @cache
         def sums(layer: int) -> Counter[str]:
             """The lengths of all utterances that were run through that layer, -1 for all."""
-            total: Counter[str] = Counter()
-            for way in walked:
-                if way.depth > layer:
-                    total.update(_lengths(self.spec, way))
-            return total
+            return sum((own for depth, own in by_depth.items() if depth > layer), Counter())
 
         return {
             (path, operation): int(sum(n * sums(_layer(path))[name] for name, n in formula.items()))
