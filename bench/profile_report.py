@@ -6,37 +6,40 @@ from collections.abc import Iterator
 
 from bench.profile import Profile
 
-#: Parts of a total that stand below it, by profiler: the metric, and where its parts are.
-_PARTS = {"macs": ("macs_dense", ("buckets", "modules"))}
+#: Parts of a total that stand below it: the metric -> its profiler, and where its parts are.
+_PARTS = {"macs_dense": ("macs", ("buckets", "modules"))}
 
 
 def as_text(found: Profile) -> str:
     """A line per metric, with its parts where it has any, then what is missing and why."""
-    return "\n".join([*_numbers(found), *_missing(found)])
+    lines = []
+    for name, value in found.values.items():
+        metric = found.metrics[name]
+        lines.append((name, f"{value:,.6g}", f"{metric.unit:<6} {metric.about}"))
+        lines += [(f"  {part}", f"{n:,.6g}", metric.unit) for part, n in _parts(found, name)]
+    return _aligned([*lines, *_missing(found)])
 
 
 def compared(first: Profile, second: Profile) -> str:
     """Two measurements side by side, and by how much the second differs from the first."""
-    lines = [f"{'':<18} {'first':>14} {'second':>14} {'difference':>11}"]
+    lines = [("", "first", f"{'second':>12} {'difference':>12}")]
     for name, value in first.values.items():
         again = second.values[name]
         difference = f"{100 * (again / value - 1):+.1f} %" if value else "-"
-        lines.append(f"{name:<18} {value:>14,.6g} {again:>14,.6g} {difference:>11}")
-    return "\n".join([*lines, *_missing(first)])
+        lines.append((name, f"{value:,.6g}", f"{again:>12,.6g} {difference:>12}"))
+    return _aligned([*lines, *_missing(first)])
 
 
-def _numbers(found: Profile) -> Iterator[str]:
-    parts = dict(_PARTS[name] for name in found.details if name in _PARTS)
-    for name, value in found.values.items():
-        metric = found.metrics[name]
-        yield f"{name:<18} {value:>16,.6g} {metric.unit:<6} {metric.about}".rstrip()
-        profiler = next((p for p, (whole, _) in _PARTS.items() if whole == name), "")
-        for kind in parts.get(name, ()):
-            for part, amount in found.details[profiler][kind].items():
-                if amount:
-                    yield f"  {part:<16} {amount:>16,.6g} {metric.unit}"
+def _parts(found: Profile, name: str) -> Iterator[tuple[str, float]]:
+    profiler, kinds = _PARTS.get(name, ("", ()))
+    for kind in kinds:
+        yield from ((part, n) for part, n in found.details[profiler][kind].items() if n)
 
 
-def _missing(found: Profile) -> Iterator[str]:
-    for name, reason in found.unavailable.items():
-        yield f"{name:<18} {'-':>16} {reason}"
+def _missing(found: Profile) -> list[tuple[str, str, str]]:
+    return [(name, "-", reason) for name, reason in found.unavailable.items()]
+
+
+def _aligned(lines: list[tuple[str, str, str]]) -> str:
+    width = max(len(name) for name, *_ in lines)
+    return "\n".join(f"{name:<{width}} {n:>14} {rest}".rstrip() for name, n, rest in lines)
