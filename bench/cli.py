@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import reports
 from core.errors import InputError
 
 app = typer.Typer(
@@ -79,6 +80,10 @@ def _complete_kind(incomplete: str) -> list[str]:
     from bench.listing import KINDS
 
     return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _complete_figure(incomplete: str) -> list[str]:
+    return [name for name in reports.names() if name.startswith(incomplete)]
 
 
 Model = Annotated[
@@ -298,6 +303,50 @@ def profile(
         print(as_text(found))
 
 
+@app.command("compare-runtimes")
+def compare_runtimes(
+    models: Annotated[
+        str,
+        typer.Option(help="A comma list of models.", autocompletion=_complete("model")),
+    ] = "random:hubert_base,random:wavlm_base",
+    runtimes: Annotated[
+        str, typer.Option(help="Beside ours: torchaudio, transformers and s3prl, a comma list.")
+    ] = "ours,torchaudio,transformers,s3prl",
+    data: Data = "builtin",
+    subset: Subset = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes.")] = 5,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    dtype: Dtype = None,
+    compile_: Compile = False,
+    tf32: Tf32 = False,
+    attention: Attention = "auto",
+    cuda_graphs: Graphs = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for runtimes.csv and runtimes.json.")
+    ] = None,
+) -> None:
+    """Time our encoder beside other libraries', with the same weights and the same audio."""
+    from bench.outputs import check_folder
+    from core.runtime import Runtime
+
+    runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs)
+    if out:
+        check_folder(out)
+    from bench import compare_runtimes as comparing
+    from bench.jobs import Source
+
+    source = Source(data, subset)
+    request = comparing.request(models, runtimes, source, runtime, repeats)
+    rows = []
+    print(comparing.HEADER)
+    for row in comparing.compare(request):
+        print(comparing.as_line(row), flush=True)
+        rows.append(row)
+        if out:
+            comparing.write(rows, request, out)
+
+
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the model; made when all is done.")],
@@ -325,23 +374,35 @@ def pretrain(
 @app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    x: Annotated[str, typer.Option(help="params, macs, latency or any metric.")] = "params",
-    y: Annotated[str, typer.Option(help="superb_s, a task or any metric.")] = "superb_s",
+    figure: Annotated[
+        str, typer.Option(help=f"{' or '.join(reports.names())}.", autocompletion=_complete_figure)
+    ] = "pareto",
+    x: Annotated[
+        str | None, typer.Option(help="pareto: params (default), macs, latency or any metric.")
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option(help="pareto: superb_s (default), a task or any metric.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File: .png, .pdf or .svg.")] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Comma list; by default what --out ends in.")
+    ] = None,
 ) -> None:
-    """Draw the trade-off of a run."""
-    from reports.figure import draw
-
-    target = out or run / f"{y}-{x}.png"
-    formats = [target.suffix[1:]] if target.suffix else ["png", "pdf"]
-    for path in draw([run], [x], y, target, formats):
+    """Draw a figure of a run, and write what it shows as CSV beside it."""
+    given = {"x": (x,) if x else None, "y": y}
+    drawing = reports.figure(figure, **{name: value for name, value in given.items() if value})
+    target = out or run / f"{drawing.stem}.png"
+    wanted = [target.suffix[1:]] if target.suffix else ["png", "pdf"]
+    if formats:
+        wanted = [part.strip() for part in formats.split(",")]
+    for path in reports.draw(drawing, [run], target, wanted):
         print(path)
 
 
 @app.command()
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
-    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .csv, .md or .tex.")],
 ) -> None:
     """Write the points of one or more runs into one table."""
     from results.leaderboard import write
@@ -350,6 +411,54 @@ def leaderboard(
     print(f"{len(frame)} points in {out}")
     if frame["random_weights"].any():
         print("note: models with random weights are among them; their scores mean nothing")
+
+
+@app.command()
+def select(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    max_params: Annotated[str | None, typer.Option(help="Parameters at most, such as 30M.")] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="MACs over the 32 SUPERB utterances at most: 800G.")
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(help="Median latency at most, such as 50ms.")
+    ] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Peak memory at most: 1.5GB.")] = None,
+    min_score: Annotated[str | None, typer.Option(help="superb_s at least.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A condition on a task or any column, such as 'pr<=20'; repeatable."),
+    ] = None,
+    best: Annotated[int, typer.Option(min=1, help="How many to show.")] = 5,
+) -> int:
+    """Show the best models of a run within limits, or the nearest misses (exit code 1)."""
+    from rich.console import Console
+
+    from bench import choosing
+
+    wanted = {"max_params": max_params, "max_macs": max_macs, "max_latency": max_latency,
+              "max_memory": max_memory, "min_score": min_score}  # fmt: skip
+    shown, found = choosing.select(run, wanted, task or [], best)
+    Console().print(shown)
+    return 0 if found else FAILED
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    after: Annotated[Path, typer.Argument(help="Folder of the run that is held against it.")],
+    fail_on_regression: Annotated[
+        str | None, typer.Option(help="Exit code 1 where something is worse by more: 1%.")
+    ] = None,
+) -> int:
+    """Say what got better, what got worse and what is noise between two runs."""
+    from rich.console import Console
+
+    from bench import choosing
+
+    shown, worse = choosing.compare(before, after, fail_on_regression)
+    Console().print(shown)
+    return FAILED if worse else 0
 
 
 @app.command("superb-s")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+import reports
 from bench import environment
 from bench.jobs import Source
 from bench.outputs import check_folder
@@ -249,12 +250,12 @@ def _figure(request: Request, folder: Path, draw: bool) -> str:
         return f"none, because no {lacking}"
     if not draw and any(folder.glob("pareto*.png")):
         return ", ".join(map(str, sorted(folder.glob("pareto*.p[dn][fg]"))))
-    from reports.figure import draw as draw_figure
     from results.table import load
 
     try:
         if load([folder])["superb_s"].notna().any():
-            return ", ".join(map(str, draw_figure([folder], costs, "superb_s", stem)))
+            drawing = reports.figure("pareto", x=costs)
+            return ", ".join(map(str, reports.draw(drawing, [folder], stem)))
     except InputError as error:
         return f"none: {error}"
     drawn = "\n".join(f"             {path}" for path in _draw_tasks(request, folder, costs))
@@ -263,12 +264,11 @@ def _figure(request: Request, folder: Path, draw: bool) -> str:
 
 def _draw_tasks(request: Request, folder: Path, costs: list[str]) -> list[Path]:
     """A figure of each task by itself, for runs without a superb_s."""
-    from reports.figure import draw as draw_figure
-
     drawn: list[Path] = []
     for task in request.tasks:
         with suppress(InputError):  # that task came to nothing; the table says why
-            drawn += draw_figure([folder], costs, task, folder / f"pareto-{task}")
+            drawing = reports.figure("pareto", x=costs, y=task)
+            drawn += reports.draw(drawing, [folder], folder / f"pareto-{task}")
     return drawn
 
 

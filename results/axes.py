@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from core.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from pandas import Series
 
 #: Short names, each with the columns that it may stand for: the first one measured is taken.
 ALIASES = {
@@ -72,3 +76,12 @@ def scale(unit: str, largest: float) -> tuple[float, str]:
         return 1.0, unit
     factor, prefix = next(((f, p) for f, p in _PREFIXES if largest >= f), _PREFIXES[-1])
     return factor, prefix + symbol
+
+
+def spread(values: Series, digits: int) -> str:
+    """The mean over seeds as text, with the range where there is one; empty for no values."""
+    known = values.dropna()
+    if known.empty:
+        return ""
+    low, mean, high = (f"{x:.{digits}f}" for x in (known.min(), known.mean(), known.max()))
+    return mean if low == high else f"{mean} ({low}..{high})"

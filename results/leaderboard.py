@@ -1,34 +1,54 @@
-"""The leaderboard: runs as one CSV file whose text changes only when a result does."""
+"""The leaderboard: runs as one file whose text changes only when a result does.
+
+`.csv` has every point with every number. `.md` and `.tex` (booktabs) are for reading: a row per
+method and rate, the mean over seeds with their range, scores and the usual costs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import InputError
+from core.point import REFERENCES
+from results import axes
 from results.store import write_whole
 from results.table import load
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+#: Costs of the readable tables: short name, heading, divisor, digits.
+COSTS: tuple[tuple[str, str, float, int], ...] = (
+    ("params", "params (M)", 1e6, 2),
+    ("macs_superb32", "MACs (G)", 1e9, 1),
+    ("latency", "latency (ms)", 1e-3, 1),
+    ("speedup", "speed-up", 1.0, 2),
+)
+
 
 def write(run_folders: Iterable[str | Path], out: str | Path) -> DataFrame:
-    """Write the points of one or more runs to a CSV file and return them as numbers.
+    """Write the points of one or more runs to a file and return them as numbers.
 
     Points that failed or are not supported are rows with their status and reason. The column `run`
     is there for several runs only.
 
     Raises:
-        InputError: a folder holds no run, or the file cannot be written.
+        InputError: a folder holds no run, the file cannot be written, or its suffix is none of
+            .csv, .md and .tex.
     """
+    render = FORMATS.get(Path(out).suffix)
+    if render is None:
+        raise InputError(
+            f"leaderboard {str(out)!r}: expected a file ending in {', '.join(FORMATS)}"
+        )
     frame = load(run_folders).drop(columns="data")
     if frame["run"].nunique() <= 1:
         frame = frame.drop(columns="run")
-    text = frame.astype(object).map(cell).to_csv(index=False, lineterminator="\n")
-    write_whole(Path(out), text.encode())
+    write_whole(Path(out), render(frame).encode())
     return frame
 
 
@@ -43,3 +63,77 @@ def cell(value: Any) -> str:
     if not math.isfinite(value) or float(value).is_integer():
         return f"{value:.0f}"
     return format(Decimal(f"{value:.6g}"), "f")
+
+
+def _as_csv(frame: DataFrame) -> str:
+    return frame.astype(object).map(cell).to_csv(index=False, lineterminator="\n")
+
+
+def _as_markdown(frame: DataFrame) -> str:
+    headings, rows = _readable(frame)
+    left = 1 + ("run" in frame)  # columns of words, the rest are numbers
+    rules = ["---"] * left + ["---:"] * (len(headings) - left)
+    lines = [headings, rules, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _as_latex(frame: DataFrame) -> str:
+    headings, rows = _readable(frame)
+    left = 1 + ("run" in frame)
+    columns = "l" * left + "r" * (len(headings) - left)
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _latex_row(headings),
+        r"\midrule",
+        *map(_latex_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    escaped = (
+        cell.replace("_", r"\_").replace("%", r"\%").replace("..", "--").replace("&", r"\&")
+        for cell in cells
+    )
+    return " & ".join(escaped) + r" \\"
+
+
+FORMATS: dict[str, Callable[[DataFrame], str]] = {
+    ".csv": _as_csv, ".md": _as_markdown, ".tex": _as_latex,
+}  # fmt: skip
+
+
+def _readable(frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the short table; what was not done has its status for a score."""
+    tasks = _tasks(frame)
+    costs = [(_column(frame, n), heading, unit, digits) for n, heading, unit, digits in COSTS]
+    costs = [cost for cost in costs if cost[0] in frame]
+    leading = ["run", "method", "rate"] if "run" in frame else ["method", "rate"]
+    headings = [*leading, "superb_s", *tasks, *(heading for _, heading, *_ in costs)]
+    rows = []
+    for key, points in frame.groupby(leading, sort=False):
+        *names, rate = key
+        done = points[points["status"] == "done"]
+        score = axes.spread(done["superb_s"], 0) if len(done) else points["status"].iloc[0]
+        cells = [*map(str, names), "" if names[-1] in REFERENCES else f"{rate:g}", score]
+        cells += [axes.spread(done[task], 2) for task in tasks]
+        cells += [axes.spread(done[column] / unit, digits) for column, _, unit, digits in costs]
+        rows.append(cells)
+    return headings, rows
+
+
+def _tasks(frame: DataFrame) -> list[str]:
+    """The first number of every task, in the order of their names."""
+    first: dict[str, str] = {}
+    for column, section in frame.attrs["sections"].items():
+        if section.startswith("task."):
+            first.setdefault(section, column)
+    return [first[section] for section in sorted(first)]
+
+
+def _column(frame: DataFrame, name: str) -> str:
+    """The column that a short name stands for here, itself where there is none."""
+    return next((c for c in axes.ALIASES.get(name, (name,)) if c in frame), name)

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from core.point import REFERENCES
-from results.axes import ALIASES
+from results.axes import ALIASES, spread
 from results.superb import Score
 from results.table import load
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 #: Costs in the table: heading, short name of the metric, divisor, digits after the point.
 _COSTS = (
@@ -69,7 +69,7 @@ def _points(frame: DataFrame) -> Table:
             _number(_mean(rows, short) / divisor, digits) for _, short, divisor, digits in _COSTS
         ]
         reference = method in REFERENCES
-        score = _spread(rows["superb_s"], 0)
+        score = spread(rows["superb_s"], 0) or "-"
         if not (rows["status"] == "done").any():
             score = "absent" if rows.empty else rows["status"].iloc[0]
         cells = ["" if reference else f"{rate:g}", score, *costs]
@@ -87,7 +87,7 @@ def _references(frame: DataFrame) -> Table:
         metric = frame.attrs["metrics"].get(column)
         if not section.startswith("task.") or metric is None:
             continue
-        cells = [_spread(frame.loc[frame.method == name, column], 2) for name in REFERENCES]
+        cells = [spread(frame.loc[frame.method == name, column], 2) or "-" for name in REFERENCES]
         meaning = ", ".join(filter(None, (metric.unit, f"{metric.better} is better")))
         task = section.removeprefix("task.")
         counts = "yes" if task in counting else "no: " + _excuse(frame, task)
@@ -113,15 +113,6 @@ def _order(method: str, rate: float) -> tuple:
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _spread(values: Series, digits: int) -> str:
-    """The mean over seeds, with the range where there is one."""
-    known = values.dropna()
-    if known.empty:
-        return "-"
-    low, mean, high = (f"{x:.{digits}f}" for x in (known.min(), known.mean(), known.max()))
-    return mean if low == high else f"{mean} ({low}..{high})"
 
 
 def _troubles(frame: DataFrame) -> list[Text]:

@@ -56,7 +56,7 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
     runs = [RunFolder.existing(path) for path in dict.fromkeys(map(Path, run_folders))]
     rows: list[dict[str, Any]] = []
     metrics, sections, meant = {SUPERB_S.name: SUPERB_S}, {}, set[str]()
-    for label, run in sorted(zip(_labels(runs), runs, strict=True), key=lambda pair: pair[0]):
+    for label, run in sorted(zip(labels(runs), runs, strict=True), key=lambda pair: pair[0]):
         records, info = run.records(), run.run_info()
         yardstick = _Yardstick(records)
         for record in sorted(records, key=lambda record: order(record.point)):
@@ -224,7 +224,7 @@ def _device(section: Section, runtime: dict[str, Any]) -> str:
     return ", ".join([*parts, *(word for name, word in switches.items() if runtime.get(name))])
 
 
-def _labels(runs: Sequence[RunFolder]) -> list[str]:
+def labels(runs: Sequence[RunFolder]) -> list[str]:
     """Short names of runs: the folders' own, or whole paths where those are not distinct."""
     names = [run.path.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [run.path.as_posix() for run in runs]

@@ -80,3 +80,29 @@ def write(run: RunFolder, point: Point, tasks: Sequence[str], device: str) -> No
             {"in_score": counts},
         )  # fmt: skip
         run.write_section(point.key, section)
+
+
+def time_in_turns(run: RunFolder, *, limits: bool = True, integer: Sequence[str] = ()) -> None:
+    """Give every latency what a sweep adds: a speed-up, the root of the MAC reduction, and a limit.
+
+    limits: False as in runs from before there were any. integer: methods that have none.
+    """
+    dense = COSTS[1][2]
+    for record in run.records():
+        section, macs = record.sections["profile.latency"], record.values().get("macs_per_second")
+        if macs is None:
+            continue
+        speedup = (dense / macs) ** 0.5
+        section.values["speedup"] = speedup
+        section.metrics["speedup"] = Metric("speedup", "x", "higher")
+        section.details["speedup_interval95"] = [0.9 * speedup, 1.2 * speedup]
+        if record.point.method in integer:
+            section.details["unavailable"] = {"limit_share": "integers are not probed"}
+        elif limits:
+            section.values["limit_share"] = 0.25 * speedup
+            section.metrics["limit_share"] = Metric("limit_share", "", "higher")
+            section.details["limit"] = {
+                "seconds": macs / 4e10, "macs": int(macs), "bytes": 5_000_000,
+                "macs_per_s": 4e10, "bytes_per_s": 2e10,
+            }  # fmt: skip
+        run.write_section(record.point.key, section)

@@ -115,3 +115,32 @@ def test_published_scores_are_shown_with_what_they_leave_out():
     lines = shown(summary.render_scores(scores)).splitlines()
     assert lines[1].split() == ["all", "1000.00", "all", "leaderboard:fbank-leaderboard"]
     assert lines[2].split()[:5] == ["some", "500.00", "only", "ks", "pr"]
+
+
+def test_the_readable_tables_have_a_row_per_method_and_rate(tmp_path):
+    run = make(tmp_path / "run", methods=("low-rank",), rates=(0.3, 0.5), seeds=(0, 1, 2))
+    fail(run)
+    leaderboard.write([run.path], tmp_path / "out.md")
+    leaderboard.write([run.path], tmp_path / "out.tex")
+    markdown = (tmp_path / "out.md").read_text().splitlines()
+    assert markdown[0].startswith("| method | rate | superb_s | ks_acc | pr_per | sid_acc | params")
+    found = {tuple(c.strip() for c in line.split("|")[1:4]) for line in markdown[2:]}
+    assert ("row-pruning", "0.3", "failed") in found
+    assert len(markdown) == 2 + 3 + 2 + 1
+    low_rank = next(line for line in markdown if line.startswith("| low-rank | 0.5"))
+    scores = leaderboard.load([run.path]).query("method == 'low-rank' and rate == 0.5").superb_s
+    expected = f"{scores.mean():.0f} ({scores.min():.0f}..{scores.max():.0f})"
+    assert f"| {expected} |" in low_rank
+    latex = (tmp_path / "out.tex").read_text()
+    assert latex.startswith("\\begin{tabular}{lrrr")
+    assert latex.count("\\\\\n") == 1 + 3 + 2 + 1
+    assert "superb\\_s" in latex
+    assert "--" in latex
+    for row in latex.splitlines():
+        assert row.startswith("\\") or row.endswith(" \\\\")
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    run = make(tmp_path / "run", methods=())
+    with pytest.raises(InputError, match=r"out\.xls.*ending in \.csv, \.md, \.tex"):
+        leaderboard.write([run.path], tmp_path / "out.xls")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.metric import Metric
 from core.point import FBANK, RANDOM, REFERENCES
-from reports.pareto import front
+from reports._front import front
 from results.table import MACHINE_FREE
 
 if TYPE_CHECKING:
@@ -24,25 +25,32 @@ def curves(frame: DataFrame, x: str, y: str) -> DataFrame:
     Raises:
         InputError: the numbers of one axis do not compare with each other.
     """
-    from pandas import DataFrame
-
     for column in (x, y):
         check_comparable(frame, column)
     drawn = frame[frame[y].notna() & (frame[x].notna() | frame["method"].isin(REFERENCES))]
-    groups = drawn.groupby(["run", "model", "method", "rate"], sort=False)
-    rows = [
-        {"run": run, "model": model, "method": method, "rate": rate, **_point(group, x, y)}
-        for (run, model, method, rate), group in groups
-    ]
-    table = DataFrame(rows, columns=[
-        "run", "model", "method", "rate", "seeds", "x", "x_low", "x_high", "y", "y_low", "y_high",
-        "keys",
-    ])  # fmt: skip
+    table = over_seeds(drawn, {"x": x, "y": y})
     competing = table[~table["method"].isin([FBANK, RANDOM])]
     costs, scores = _signed(frame, competing["x"], x, -1), _signed(frame, competing["y"], y, 1)
     kept = competing.index[front(costs.tolist(), scores.tolist())]
     table.insert(len(table.columns) - 1, "on_front", table.index.isin(kept))
     return table
+
+
+def over_seeds(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
+    """One row per run, method and rate: mean, lowest and highest value of its seeds.
+
+    columns: of the frame, by the name they get here; NAME_low and NAME_high are the range. `seeds`
+    counts them, `keys` names the records behind the row.
+    """
+    from pandas import DataFrame
+
+    groups = frame.groupby(["run", "model", "method", "rate"], sort=False)
+    names = [part for name in columns for part in (name, f"{name}_low", f"{name}_high")]
+    rows = [
+        {"run": run, "model": model, "method": method, "rate": rate, **_point(group, columns)}
+        for (run, model, method, rate), group in groups
+    ]
+    return DataFrame(rows, columns=["run", "model", "method", "rate", "seeds", *names, "keys"])
 
 
 def metric(frame: DataFrame, column: str) -> Metric:
@@ -81,11 +89,11 @@ def check_comparable(frame: DataFrame, column: str) -> None:
         )
 
 
-def _point(group: DataFrame, x: str, y: str) -> dict[str, Any]:
+def _point(group: DataFrame, columns: Mapping[str, str]) -> dict[str, Any]:
     cells: dict[str, Any] = {"seeds": group["seed"].nunique(), "keys": " ".join(group["key"])}
-    for axis, column in (("x", x), ("y", y)):
+    for name, column in columns.items():
         values = group[column]
-        cells |= {axis: values.mean(), f"{axis}_low": values.min(), f"{axis}_high": values.max()}
+        cells |= {name: values.mean(), f"{name}_low": values.min(), f"{name}_high": values.max()}
     return cells
 
 

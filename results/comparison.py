@@ -1,0 +1,201 @@
+"""Two runs held together: what got better, what got worse, and what is no more than noise.
+
+Points are matched by model, method and rate, and then seed by seed. With two seeds or more the mean
+of the paired differences has a 95 % interval (Student's t); where it holds 0, the difference is
+noise. A single seed has none: its scores repeat bit by bit on one machine, so a difference is a
+change of code or data, but how much another seed would differ is not known. Of wall-clock only the
+speed-up is compared, by the intervals that it was measured with, as times of two runs drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from core.metric import Metric
+from core.point import FBANK, RANDOM
+from results.store import RunFolder
+from results.table import MACHINE_FREE, load
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Verdict = Literal["better", "worse", "noise", "lost"]
+
+#: Points of superb_s, and of a task's normalised score, are a share of the dense model's 1000.
+SPAN = 1000.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number of one model in both runs. share: the difference over the value before.
+
+    interval: of that share, None with one seed. A `lost` model was there and is not any more.
+    """
+
+    method: str
+    rate: float
+    column: str
+    before: float
+    after: float
+    share: float
+    interval: tuple[float, float] | None
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        point = self.method if not self.rate else f"{self.method} at {self.rate:g}"
+        if self.verdict == "lost":
+            return f"{point}: {self.column}"
+        spread = "" if self.interval is None else " ({:+.1%} to {:+.1%})".format(*self.interval)
+        return (
+            f"{point}: {self.column} {self.before:,.6g} -> {self.after:,.6g}, "
+            f"{self.share:+.1%}{spread}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes, and how many numbers are exactly as before. seeds: the fewest of a point."""
+
+    changes: list[Change]
+    same: int
+    seeds: int
+
+    def of(self, *verdicts: Verdict) -> list[Change]:
+        """Changes of those kinds, the largest first."""
+        chosen = [change for change in self.changes if change.verdict in verdicts]
+        return sorted(chosen, key=lambda c: (-abs(c.share), c.method, c.rate, c.column))
+
+    def regressions(self, tolerance: float) -> list[Change]:
+        """What is lost, or worse beyond noise by more than that share."""
+        worse = [change for change in self.of("worse") if abs(change.share) > tolerance]
+        return self.of("lost") + worse
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """Hold the points of two runs together.
+
+    Raises:
+        InputError: a folder holds no run.
+    """
+    first, second = load([before]), load([after])
+    meanings = {**second.attrs["metrics"], **first.attrs["metrics"]}
+    columns = [*_compared(first, second), "speedup"]
+    intervals = [_intervals(folder) for folder in (before, after)]
+    changes: list[Change] = []
+    same, fewest = 0, math.inf
+    for rows, others in _matched(first, second):
+        if others is None:
+            row = rows.iloc[0]
+            changes.append(_lost(str(row["method"]), float(row["rate"])))
+            continue
+        fewest = min(fewest, len(rows))
+        for column in columns:
+            metric = meanings.get(column) or Metric(column, "", "higher")
+            found = _change(rows, others, column, metric, intervals)
+            same += found is None and column in rows and bool(rows[column].notna().any())
+            changes += [found] if found else []
+    return Comparison(changes, same, 0 if fewest == math.inf else int(fewest))
+
+
+def _compared(first: DataFrame, second: DataFrame) -> Iterator[str]:
+    """Scores, task metrics and costs that no machine decides, where both runs have them."""
+    for column, section in {"superb_s": "", **first.attrs["sections"]}.items():
+        if column in second and (section in ("", *MACHINE_FREE) or section.startswith("task.")):
+            yield column
+
+
+def _matched(first: DataFrame, second: DataFrame) -> Iterator[tuple[DataFrame, DataFrame | None]]:
+    """Rows of each model in both runs, seed by seed; None where the second has it no more."""
+    key, names = ["model", "method", "rate"], ["seed"]
+    done = first[(first["status"] == "done") & ~first["method"].isin([FBANK, RANDOM])]
+    again = second[second["status"] == "done"].set_index([*key, *names])
+    for _, rows in done.groupby(key, sort=False):
+        rows = rows.set_index([*key, *names])
+        common = rows.index.intersection(again.index)
+        if len(common):
+            yield rows.loc[common].reset_index(), again.loc[common].reset_index()
+        else:
+            yield rows.reset_index(), None
+
+
+def _lost(method: str, rate: float) -> Change:
+    nothing = math.nan
+    return Change(method, rate, "was made and measured, now is not", nothing, nothing, -math.inf,
+                  None, "lost")  # fmt: skip
+
+
+def _change(
+    rows: DataFrame,
+    others: DataFrame,
+    column: str,
+    metric: Metric,
+    intervals: Sequence[dict[str, tuple[float, float]]],
+) -> Change | None:
+    """What became of one number; None where it is as it was, or was not measured in both."""
+    if column not in rows or column not in others:
+        return None
+    before, after = rows[column], others[column]
+    known = before.notna() & after.notna()
+    if not known.any() or (before[known] == after[known]).all():
+        return None
+    mean = float(before[known].mean())
+    unit = SPAN if column == "superb_s" or column.startswith("score.") else abs(mean) or 1.0
+    differences = ((after - before)[known] / unit).tolist()
+    interval = _spread(differences)
+    if column == "speedup":
+        interval = _apart(rows["key"].tolist(), others["key"].tolist(), intervals, unit)
+    share = sum(differences) / len(differences)
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        verdict: Verdict = "noise"
+    else:
+        verdict = "better" if (share > 0) == (metric.better == "higher") else "worse"
+    row = rows.iloc[0]
+    return Change(str(row["method"]), float(row["rate"]), column, mean,
+                  float(after[known].mean()), share, interval, verdict)  # fmt: skip
+
+
+def _spread(differences: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of paired differences."""
+    from statistics import fmean, stdev
+
+    count = len(differences)
+    if count < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, count - 1)) * stdev(differences) / math.sqrt(count)
+    return fmean(differences) - half, fmean(differences) + half
+
+
+def _apart(
+    keys: Sequence[str],
+    others: Sequence[str],
+    intervals: Sequence[dict[str, tuple[float, float]]],
+    unit: float,
+) -> tuple[float, float] | None:
+    """How far two speed-ups are apart at least and at most, by their own intervals."""
+    pairs = [
+        (intervals[0][a], intervals[1][b])
+        for a, b in zip(keys, others, strict=True)
+        if a in intervals[0] and b in intervals[1]
+    ]
+    if not pairs:
+        return None
+    lows = [(after[0] - before[1]) / unit for before, after in pairs]
+    highs = [(after[1] - before[0]) / unit for before, after in pairs]
+    return sum(lows) / len(lows), sum(highs) / len(highs)
+
+
+def _intervals(folder: str | Path) -> dict[str, tuple[float, float]]:
+    """The interval of each point's speed-up, by its key."""
+    found = {}
+    for record in RunFolder.existing(folder).records():
+        section = record.sections.get("profile.latency")
+        if section is not None and "speedup_interval95" in section.details:
+            low, high = section.details["speedup_interval95"]
+            found[record.point.key] = (float(low), float(high))
+    return found

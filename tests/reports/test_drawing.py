@@ -1,0 +1,79 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_run import make, time_in_turns
+
+import reports
+from core.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = make(tmp_path / "run", methods=("low-rank", "row-pruning"), rates=(0.1, 0.5, 0.9))
+    time_in_turns(run)
+    return run
+
+
+def test_every_file_is_a_figure():
+    assert reports.names() == ["pareto", "speedup"]
+    for name in reports.names():
+        assert type(reports.figure(name)).__name__.lower() == name
+    assert reports.figure("pareto", x=["macs"], y="pr").stem == "pr-macs"
+    assert reports.figure("speedup").stem == "speedup"
+
+
+def test_figures_and_options_that_are_not_there():
+    with pytest.raises(InputError, match=r"'speedip' \(did you mean 'speedup'\?\); known: pareto,"):
+        reports.figure("speedip")
+    with pytest.raises(InputError, match="unknown figure '_page'"):
+        reports.figure("_page")
+    with pytest.raises(InputError, match="'speedup' has no option --y; its options: none"):
+        reports.figure("speedup", y="pr")
+    with pytest.raises(InputError, match="its options: --x, --y"):
+        reports.figure("pareto", z="pr")
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_figures_drawn_again_are_the_same_bytes(name, run, tmp_path):
+    formats = ("png", "pdf", "svg")
+    first = reports.draw(reports.figure(name), [run.path], tmp_path / "a", formats)
+    code = (
+        f"import reports, sys; reports.draw(reports.figure({name!r}), [{str(run.path)!r}], "
+        f"{str(tmp_path / 'b')!r}, {formats!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert [path.suffix for path in first] == [".png", ".pdf", ".svg", ".csv"]
+    for path in first:
+        assert path.read_bytes() == (tmp_path / path.name.replace("a", "b", 1)).read_bytes()
+        assert b"CreationDate" not in path.read_bytes()
+
+
+def test_what_is_not_drawn_needs_no_heavy_packages():
+    lazy = (
+        "import reports, sys; reports.names(); "
+        "assert not {'matplotlib', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", lazy], check=True, cwd=ROOT)
+
+
+def test_only_the_methods_asked_for(run, tmp_path):
+    pareto = reports.figure("pareto")
+    *_, table = reports.draw(pareto, [run.path], tmp_path / "a", ("png",), ["low-rank"])
+    with table.open() as file:
+        drawn = {row["method"] for row in csv.DictReader(file)}
+    assert drawn == {"dense", "fbank", "random-init", "low-rank"}
+    with pytest.raises(InputError, match="did you mean 'low-rank'"):
+        reports.draw(pareto, [run.path], tmp_path / "a", methods=["lowrank"])
+
+
+def test_an_unknown_format_and_an_unwritable_folder(run, tmp_path):
+    pareto = reports.figure("pareto")
+    with pytest.raises(InputError, match="known: png, pdf, svg"):
+        reports.draw(pareto, [run.path], tmp_path / "a", ("gif",))
+    with pytest.raises(InputError, match="cannot write"):
+        reports.draw(pareto, [run.path], run.path / "run.json" / "a", ("png",))
