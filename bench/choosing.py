@@ -70,7 +70,7 @@ def compare(before: Path, after: Path, fail_on: str | None) -> tuple[Group, bool
     """
     tolerance = None if fail_on is None else read_share(fail_on)
     found = hold(before, after)
-    if not found.changes and not found.same:
+    if not found.seeds:
         raise InputError(f"{before} and {after} have no point in common; compare runs of one model")
     lines: list[Text] = []
     for title, changes in (

@@ -22,7 +22,12 @@ def test_select_shows_what_fits_and_where_it_lies(
     out = capsys.readouterr().out
     assert str(made.path / "models") in out
     assert "nearest" not in out
-    assert "first-layers" in out
+    head, *rows = [line for line in out.splitlines() if line.strip()]
+    assert head.split()[:2] == ["model", "superb_s"]
+    scores = [float(row.split()[3]) for row in rows]  # NAME at RATE SCORE
+    assert 1 <= len(scores) <= 5
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) >= 600
 
 
 def test_select_tells_the_nearest_misses(
