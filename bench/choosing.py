@@ -1,4 +1,4 @@
-"""`bench select` and `bench compare`: what they print, from records alone."""
+"""`bench select`, `bench analyse` and `bench compare`: what they print, from records alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.errors import InputError
+from core.point import DENSE
 from results.comparison import Change
 from results.comparison import compare as hold
 from results.selection import Candidate, candidates, open_run, read_limits, shown
@@ -87,6 +88,39 @@ def compare(before: Path, after: Path, fail_on: str | None) -> tuple[Group, bool
     verdict = f"{len(bad)} regressions beyond {tolerance:.3g}" if bad else "no regression"
     lines.append(Text(f"{verdict} (limit {tolerance:.1%})", "bold red" if bad else "bold"))
     return Group(*lines), bool(bad)
+
+
+def analyse(
+    runs: Sequence[Path],
+    x: str,
+    y: str,
+    costs: Sequence[str],
+    scores: Sequence[str],
+    out: Path | None,
+) -> str:
+    """The methods' curves as text; every point goes to `out`.
+
+    Raises:
+        InputError: as `results.analysis.analyse`, or the file cannot be written.
+    """
+    from results.analysis import analyse as numbers
+    from results.store import write_whole
+
+    found = numbers(runs, x, y, costs, scores)
+    methods = found.methods
+    if methods["run"].nunique() <= 1:
+        methods = methods.drop(columns="run")
+    if out is not None:
+        text = found.points.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+        write_whole(out, text.encode())
+    front = found.points[found.points["dominated_by"] == ""]
+    best = ", ".join(
+        dict.fromkeys(
+            method if method == DENSE else f"{method} {rate:g}"
+            for method, rate in zip(front["method"], front["rate"], strict=True)
+        )
+    )
+    return f"{methods.to_string(index=False)}\n\nnot dominated: {best}"
 
 
 def _listed(title: str, changes: Sequence[Change]) -> list[Text]:

@@ -444,6 +444,27 @@ def select(
 
 
 @app.command()
+def analyse(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    x: Annotated[str, typer.Option(help="A cost: params, macs, latency or any metric.")] = "params",
+    y: Annotated[str, typer.Option(help="superb_s, a task or any metric.")] = "superb_s",
+    at: Annotated[
+        list[str] | None, typer.Option(help="Read the score at this cost, 0.5M say; repeatable.")
+    ] = None,
+    at_score: Annotated[
+        list[str] | None, typer.Option(help="Read the cost at this score; repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of all points with who dominates or ties them.")
+    ] = None,
+) -> None:
+    """Show the numbers behind the curves: hypervolume, readings (~ interpolated), who wins."""
+    from bench import choosing
+
+    print(choosing.analyse(runs, x, y, at or [], at_score or [], out))
+
+
+@app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="Folder of a run.")],
     after: Annotated[Path, typer.Argument(help="Folder of the run that is held against it.")],

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from core.point import DENSE, FBANK
-from reports._curves import devices, metric
 from reports._looks import Look
 from results import axes as naming
+from results.curves import devices, metric
 
 if TYPE_CHECKING:
     from pandas import DataFrame

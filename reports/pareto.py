@@ -13,11 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 from core.errors import InputError
 from core.point import FBANK, RANDOM
-from reports._curves import curves, metric
 from reports._drawing import Drawing, Page, Runs
 from reports._looks import Look
 from reports._page import COLUMN, PAGE, caption, curve, divided, empty, legend, scale, title
 from results import axes as naming
+from results.curves import curves, metric
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -20,11 +20,11 @@ from pandas import DataFrame
 
 from core.errors import InputError
 from core.point import DENSE, FBANK, RANDOM
-from reports._curves import check_comparable, over_seeds
 from reports._drawing import Drawing, Page, Runs
 from reports._looks import Look
 from reports._page import PAGE, caption, curve, divided, empty, legend, points, scale
 from results import axes as naming
+from results.curves import check_comparable, over_seeds
 
 #: What a row of the figure's table tells, each with the range of its seeds. intensity: MACs per
 #: byte of weights; macs_per_s: achieved; product_rate (MAC/s) and bandwidth (byte/s): measured

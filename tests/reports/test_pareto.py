@@ -7,10 +7,10 @@ import reports
 from core.errors import InputError
 from core.point import Point
 from core.record import Section
-from reports._curves import curves
 from reports._drawing import Runs
 from reports._looks import appearances
 from reports.pareto import Pareto
+from results.curves import curves
 from results.store import RunFolder
 from results.table import load
 

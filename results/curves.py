@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 from core.metric import Metric
 from core.point import FBANK, RANDOM, REFERENCES
-from reports._front import front
+from results.front import front
 from results.table import MACHINE_FREE
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports._front import front
+from results.front import front
 
 points = st.lists(
     st.tuples(st.integers(0, 6) | st.just(math.nan), st.integers(0, 6) | st.just(math.nan)),
