@@ -180,7 +180,7 @@ def _renamed(spec: ModelSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         expected = Encoder(spec).state_dict()
     renamed, unknown = {}, []
     for name, tensor in state.items():
-        ours = _our_name(name)
+        ours = our_name(name)
         if ours in expected:
             # The gate's constant is (1, heads, 1, 1) elsewhere.
             renamed[ours] = tensor.flatten() if ours.endswith("gate.scale") else tensor
@@ -195,7 +195,7 @@ def _renamed(spec: ModelSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _our_name(name: str) -> str:
+def our_name(name: str) -> str:
     for pattern, ours in _NAMES:
         if pattern.match(name):
             return pattern.sub(ours, name, count=1)
