@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.spec import SAMPLE_RATE, ConvFrontEnd, MelFrontEnd
+from encoders import kernels
+from encoders.linear import Convolution
 
 WINDOW, SHIFT, FFT = 400, 160, 512
 PREEMPHASIS = 0.97
@@ -56,8 +58,9 @@ class LogMel(nn.Module):
 class Convolutions(nn.Module):
     """wav2vec 2.0's waveform encoder (Baevski et al. 2020, arXiv 2006.11477, sec. 2).
 
-    With `group` norm the statistics of the first layer run over the whole padded row, as in the
-    reference implementations: only batches of equal lengths give every utterance its own features.
+    With `group` norm the statistics of the first layer run over each utterance's own frames, so
+    that padding changes no feature. The reference implementations let them run over the padding:
+    they agree on utterances alone, and on batches of equal lengths.
     """
 
     def __init__(self, spec: ConvFrontEnd) -> None:
@@ -65,7 +68,7 @@ class Convolutions(nn.Module):
         self.spec = spec
         inputs = (1, *spec.channels[:-1])
         shapes = zip(inputs, spec.channels, spec.kernels, spec.strides, strict=True)
-        convolutions = [nn.Conv1d(*shape, bias=spec.bias) for shape in shapes]
+        convolutions = [Convolution(*shape, bias=spec.bias) for shape in shapes]
         for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight)
         self.convolutions = nn.ModuleList(convolutions)
@@ -77,18 +80,74 @@ class Convolutions(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features (batch, time, channels) and the valid frames of each item (batch,)."""
+        x = waveforms.to(next(self.parameters()).dtype)[..., None]
+        if self.spec.norm == "group":
+            counts = None if lengths is None else self._counts(lengths, 1)
+            x = _first_group_norm(x, self.convolutions[0], self.norms[0], counts)
+            for convolution in self.convolutions[1:]:
+                x = convolution(x, gelu=True)
+        else:
+            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+                x = F.gelu(norm(convolution(x)))
         lengths = full_lengths(waveforms) if lengths is None else lengths
-        x = waveforms.to(next(self.parameters()).dtype)[:, None]
-        for index, convolution in enumerate(self.convolutions):
-            x = convolution(x)
-            if self.spec.norm == "layer":
-                x = self.norms[index](x.transpose(1, 2)).transpose(1, 2)
-            elif index == 0:
-                x = self.norms[0](x)
-            x = F.gelu(x)
-        for kernel, stride in zip(self.spec.kernels, self.spec.strides, strict=True):
+        return x, self._counts(lengths, len(self.convolutions))
+
+    def _counts(self, lengths: Tensor, depth: int) -> Tensor:
+        """Valid frames (batch,) behind that many convolutions."""
+        shapes = zip(self.spec.kernels[:depth], self.spec.strides[:depth], strict=True)
+        for kernel, stride in shapes:
             lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
-        return x.transpose(1, 2), lengths
+        return lengths
+
+
+def _first_group_norm(
+    x: Tensor, convolution: nn.Module, norm: nn.Module, counts: Tensor | None
+) -> Tensor:
+    """GELU of the norm over time of x (batch, samples, 1) convolved, (batch, time, channels).
+
+    counts: how many frames of each utterance (batch,) the statistics run over, None for all.
+    """
+    assert isinstance(convolution, nn.Conv1d)
+    assert isinstance(norm, nn.GroupNorm)
+    time = (x.shape[1] - convolution.kernel_size[0]) // convolution.stride[0] + 1
+    valid = None
+    if counts is not None and not bool((counts >= time).all()):
+        valid = torch.arange(time, device=x.device) < counts[:, None]
+    if kernels.apply(x, convolution.weight):
+        return _folded(x[..., 0], convolution, norm, valid)
+    y = convolution(x).transpose(1, 2)
+    return F.gelu(norm(y) if valid is None else _masked(y, norm, valid[:, None])).transpose(1, 2)
+
+
+def _masked(y: Tensor, norm: nn.GroupNorm, valid: Tensor) -> Tensor:
+    """The norm of y (batch, channels, time) over its valid frames (batch, 1, time)."""
+    count = valid.sum(-1, keepdim=True).clamp(min=1)
+    centred = y.float() - y.float().masked_fill(~valid, 0.0).sum(-1, keepdim=True) / count
+    variance = centred.masked_fill(~valid, 0.0).square().sum(-1, keepdim=True) / count
+    normed = centred * (variance + norm.eps).rsqrt()
+    return normed.to(y.dtype) * norm.weight[:, None] + norm.bias[:, None]
+
+
+def _folded(
+    waveforms: Tensor, convolution: nn.Conv1d, norm: nn.GroupNorm, valid: Tensor | None
+) -> Tensor:
+    """GELU, norm and convolution as one product for each utterance, (batch, time, channels).
+
+    A channel's mean and variance over time follow from the mean and covariance of the windows, a
+    few numbers; with them the norm is part of the weight, and no channel is read for it.
+    """
+    windows = waveforms.unfold(1, convolution.kernel_size[0], convolution.stride[0])
+    weight, exact = convolution.weight[:, 0].double(), windows.double()
+    share = torch.ones_like(exact[..., :1]) if valid is None else valid[..., None].double()
+    share = share / share.sum(1, keepdim=True).clamp(min=1)
+    mean = (share * exact).sum(1, keepdim=True)
+    centred = exact - mean
+    variance = (weight @ ((share * centred).mT @ centred) * weight).sum(-1)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    weights = (scale[..., None] * weight).to(windows.dtype)
+    biases = (norm.bias - scale * (mean @ weight.t())[:, 0]).to(windows.dtype)
+    rows = [kernels.linear(*row, gelu=True) for row in zip(windows, weights, biases, strict=True)]
+    return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
 
 def full_lengths(batch: Tensor) -> Tensor:
@@ -105,10 +164,15 @@ def log_mel(waveforms: Tensor, bins: int) -> Tensor:
     """
     emphasised = waveforms - PREEMPHASIS * F.pad(waveforms, (1, 0))[:, :-1]
     means = waveforms.unfold(1, WINDOW, SHIFT).mean(-1, keepdim=True)
-    windows = emphasised.unfold(1, WINDOW, SHIFT) - (1 - PREEMPHASIS) * means
-    spectrum = torch.fft.rfft(windows * torch.from_numpy(_povey()).to(waveforms.device), FFT)
-    energies = (spectrum.real.square() + spectrum.imag.square())[..., :-1]
-    mel = energies @ torch.from_numpy(_mel_filters(bins)).to(waveforms.device)
+    # As long as the transform, which pads windows slowly; what is too much has weight 0.
+    windows = F.pad(emphasised, (0, FFT - WINDOW)).unfold(1, FFT, SHIFT)
+    window = torch.from_numpy(_povey()).to(waveforms.device)
+    windows = (windows - (1 - PREEMPHASIS) * means) * window
+    spectrum = torch.fft.rfft(windows)[..., :-1]
+    energies = spectrum.real.square() + spectrum.imag.square()
+    filters = torch.from_numpy(_mel_filters(bins)).to(waveforms.device)
+    fast = kernels.apply(energies, filters)
+    mel = kernels.linear(energies, filters) if fast else F.linear(energies, filters)
     return mel.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
@@ -118,15 +182,17 @@ def log_mel(waveforms: Tensor, bins: int) -> Tensor:
 
 @cache
 def _povey() -> np.ndarray:
-    return np.hanning(WINDOW).astype(np.float32) ** np.float32(0.85)
+    """Povey's window (FFT,), 0 behind it."""
+    window = np.hanning(WINDOW).astype(np.float32) ** np.float32(0.85)
+    return np.concatenate([window, np.zeros(FFT - WINDOW, np.float32)])
 
 
 @cache
 def _mel_filters(bins: int) -> np.ndarray:
-    """Kaldi's triangles (FFT bins, mel bins) from 20 Hz to half the sampling rate."""
+    """Kaldi's triangles (mel bins, FFT bins) from 20 Hz to half the sampling rate."""
     low, high = _mel(20.0), _mel(SAMPLE_RATE / 2)
-    edges = low + (high - low) / (bins + 1) * np.arange(bins + 2)
-    points = _mel(SAMPLE_RATE / FFT * np.arange(FFT // 2))[:, None]
+    edges = low + (high - low) / (bins + 1) * np.arange(bins + 2)[:, None]
+    points = _mel(SAMPLE_RATE / FFT * np.arange(FFT // 2))
     rising = (points - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - points) / (edges[2:] - edges[1:-1])
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)

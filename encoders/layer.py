@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.spec import LayerSpec, ModelSpec
+from encoders import kernels
 from encoders.linear import Linear
 from encoders.positions import Gate, pick
 from encoders.quantized import Quantized
@@ -87,13 +88,16 @@ class Attention(nn.Module):
         """
         if not any(self.vo):
             return self.out(x.new_zeros(*x.shape[:2], 0))
-        context = F.scaled_dot_product_attention(
-            split_heads(self.q(x), self.qk),
-            split_heads(self.k(x), self.qk),
-            split_heads(self.v(x), self.vo),
-            attn_mask=self._mask(x, bias, padding),
-            scale=self.scale,
-        )
+        queries, keys = split_heads(self.q(x), self.qk), split_heads(self.k(x), self.qk)
+        values = split_heads(self.v(x), self.vo)
+        if kernels.attends(queries, keys):
+            add = self._adder(x, bias, padding)
+            context = kernels.attend(queries * self.scale, keys, values, add)
+        else:
+            mask = self._mask(x, bias, padding)
+            context = F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, scale=self.scale
+            )
         return self.out(join_heads(context, self.vo))
 
     def maps(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
@@ -116,6 +120,22 @@ class Attention(nn.Module):
         if self.gate is not None:
             bias = self.gate(x) * bias
         return bias if padding is None else bias.masked_fill(padding, EXCLUDED)
+
+    def _adder(
+        self, x: Tensor, bias: Tensor | None, padding: Tensor | None
+    ) -> Callable[[Tensor, int, int], None]:
+        """What adds a head's part of `_mask` to its scores, without making the whole of it."""
+        bias = None if bias is None else pick(bias, self.heads)
+        gate = None if self.gate is None or bias is None else self.gate(x)
+
+        def add(scores: Tensor, item: int, head: int) -> None:
+            if bias is not None:
+                own = bias[item % len(bias), head]
+                scores.add_(own) if gate is None else scores.addcmul_(gate[item, head], own)
+            if padding is not None:
+                scores.masked_fill_(padding[item % len(padding), 0], EXCLUDED)
+
+        return add
 
 
 def split_heads(x: Tensor, widths: Sequence[int]) -> Tensor:

@@ -1,24 +1,18 @@
-"""The linear map of our layers: torch's own, and on CPUs oneDNN's where no gradient is needed.
+"""Linear maps of frames and of windows: torch's own, and on CPUs oneDNN's in inference.
 
-torch gives float32 products to MKL, which takes its AVX-512 kernels on Intel's CPUs alone. oneDNN
-takes them wherever they are, and applies the GELU while a block of the result is still in the
-cache. On one core of an AMD EPYC (Zen 5) an FFN of 128-512-128 over 800 frames fell from 3.8 to
-1.1 ms, one of 768-3072-768 over 500 frames from 49 to 22 ms; the sums differ by the order of their
-terms alone (below 1e-5).
+On one core of an AMD EPYC (Zen 5) an FFN of 128-512-128 over 800 frames fell from 3.8 to 1.1 ms,
+one of 768-3072-768 over 500 frames from 49 to 22 ms.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-#: The operation that torch's own compiler calls; there is no public name for it.
-_POINTWISE = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if torch.backends.mkldnn.is_available()
-    else None
-)
+from encoders import kernels
 
 
 class Linear(nn.Linear):
@@ -26,24 +20,33 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """x (..., inputs) -> (..., outputs), with `gelu` of the result in the same pass."""
-        if self._plain(x):
-            name, kind = ("gelu", "none") if gelu else ("none", "")
-            product: Tensor = _POINTWISE(  # type: ignore[misc]
-                x, self.weight, self.bias, name, [], kind
-            )
-            return product
+        if kernels.apply(x, self.weight):
+            return kernels.linear(x, self.weight, self.bias, gelu)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y) if gelu else y
 
-    def _plain(self, x: Tensor) -> bool:
-        """Whether this is inference in float32 on a CPU, of something."""
-        return (
-            _POINTWISE is not None
-            and not torch.is_grad_enabled()
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() > 0 < self.weight.numel()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()
-            and not torch.compiler.is_compiling()
-        )
+
+class Convolution(nn.Conv1d):
+    """A convolution over time, of frames as all other modules have them."""
+
+    def __init__(self, *shape: Any, **options: Any) -> None:
+        super().__init__(*shape, **options)
+        self.folded = kernels.Derived()
+
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """x (batch, time, inputs) -> (batch, time, outputs), with `gelu` of the result."""
+        if not kernels.apply(x, next(self.parameters())):
+            y = super().forward(x.transpose(1, 2))
+            return (F.gelu(y) if gelu else y).transpose(1, 2)
+        stride, padding = self.stride[0], int(self.padding[0])
+        if self.in_channels == 1 and not padding:
+            windows = x[..., 0].unfold(1, self.kernel_size[0], stride)
+            return kernels.linear(windows, self.weight[:, 0], self.bias, gelu)
+        return kernels.convolve(x, self._whole(), self.bias, stride, padding, self.groups, gelu)
+
+    def _whole(self) -> Tensor:
+        """The weight; where it is made of direction and length, once for as long as these stay."""
+        if not parametrize.is_parametrized(self, "weight"):
+            return self.weight
+        parts = self.get_submodule("parametrizations.weight").parameters()
+        return self.folded.of(lambda: kernels.channels_last(self.weight), *parts)

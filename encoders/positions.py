@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from core.errors import InputError
 from core.spec import ModelSpec
+from encoders.linear import Convolution
 
 
 class ConvPositions(nn.Module):
@@ -24,16 +24,15 @@ class ConvPositions(nn.Module):
                 "give a divisor of the width"
             )
         self.surplus = 1 - kernel % 2  # an even kernel gives one frame too many
-        convolution = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        convolution = Convolution(dim, dim, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(convolution.weight, std=math.sqrt(4.0 / (kernel * dim)))
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
         self.convolution = weight_norm(convolution, dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """What is to be added to x (batch, time, dim)."""
-        y = self.convolution(x.transpose(1, 2))
-        y = y[..., : y.shape[-1] - self.surplus]
-        return F.gelu(y).transpose(1, 2)
+        y = self.convolution(x, gelu=True)
+        return y[:, : y.shape[1] - self.surplus]
 
 
 class ClippedBias(nn.Module):

@@ -88,12 +88,10 @@ def extract(
 
 
 def batches(items: list[Item], spec: ModelSpec, equal_only: bool = False) -> Iterator[list[Item]]:
-    """Utterances to be encoded together, the shortest first.
+    """Utterances to be encoded together, the shortest first; padding changes nothing of them.
 
-    A front end with GroupNorm computes statistics over the padding, so its batches hold
-    utterances of equal length only; others are padded, which changes nothing.
+    equal_only: of one length, so that a batch needs none.
     """
-    equal_only = equal_only or getattr(spec.front_end, "norm", "layer") == "group"
     batch: list[Item] = []
     for item in sorted(items, key=lambda item: (item.samples, item.key)):
         if spec.frames(item.samples) < 1:

@@ -50,6 +50,15 @@ def _assert_same(ours: list[Tensor], theirs: list[Tensor], frames: Tensor) -> No
         assert (a - b)[valid].abs().max() < TOLERANCE, f"state {index}"
 
 
+def _assert_same_alone(
+    ours: list[Tensor], frames: Tensor, theirs: Callable[[Tensor], list[Tensor]]
+) -> None:
+    """Each utterance's states in our padded batch are theirs of it alone."""
+    for place, (length, count) in enumerate(zip(LENGTHS.tolist(), frames.tolist(), strict=True)):
+        own = [state[place : place + 1, :count] for state in ours]
+        _assert_same(own, theirs(_speech_like()[place : place + 1, :length]), frames[place][None])
+
+
 # --- torchaudio ---------------------------------------------------------------------------------
 
 
@@ -84,17 +93,21 @@ def test_torchaudio(family: str, norm: str, norm_first: bool) -> None:
     theirs = _shaken(_torchaudio(family, norm, norm_first))
     ours = from_state(*from_torchaudio(theirs, normalize_waveform=False))
     assert ours.spec.family == family
-    waveforms = _speech_like()
-    # torchaudio's WavLM takes no padded batch.
-    lengths = None if family == "wavlm" else LENGTHS
-    with torch.no_grad():
-        hidden = ours(waveforms, lengths)
+
+    def extract(waveforms: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         states, frames = theirs.extract_features(waveforms, lengths)
-    if norm_first:  # torchaudio leaves the last state before the final LayerNorm
-        states[-1] = theirs.encoder.transformer.layer_norm(states[-1])
-    if frames is not None:
-        assert hidden.lengths.tolist() == frames.tolist()
-    _assert_same(hidden.states[1:], states, hidden.lengths)
+        assert frames is None or frames.tolist() == hidden.lengths.tolist()
+        if norm_first:  # torchaudio leaves the last state before the final LayerNorm
+            states[-1] = theirs.encoder.transformer.layer_norm(states[-1])
+        return states
+
+    waveforms = _speech_like()
+    with torch.no_grad():
+        hidden = ours(waveforms, LENGTHS)
+        _assert_same_alone(hidden.states[1:], hidden.lengths, extract)
+        # torchaudio's WavLM takes no padded batch, and its GroupNorm sees the padding.
+        if family != "wavlm" and norm == "layer":
+            _assert_same(hidden.states[1:], extract(waveforms, LENGTHS), hidden.lengths)
 
 
 @pytest.mark.parametrize("name", ["hubert_base", "wavlm_base", "wav2vec2_large_lv60k"])
@@ -179,12 +192,26 @@ def test_transformers(family: str, norm: str, norm_first: bool) -> None:
     with torch.no_grad():
         hidden = ours(waveforms, LENGTHS)
         expected = theirs(waveforms, attention_mask=mask, output_hidden_states=True)
-        single = ours(waveforms[:1])
-        expected_single = theirs(waveforms[:1], output_hidden_states=True)
-    frames = theirs._get_feat_extract_output_lengths(LENGTHS)
-    assert hidden.lengths.tolist() == frames.tolist()
-    _assert_same(hidden.states, _states(expected), frames)
-    _assert_same(single.states, _states(expected_single), frames[:1])
+        frames = theirs._get_feat_extract_output_lengths(LENGTHS)
+        assert hidden.lengths.tolist() == frames.tolist()
+        _assert_same_alone(
+            hidden.states, frames, lambda alone: _states(theirs(alone, output_hidden_states=True))
+        )
+    if norm == "layer":  # transformers' GroupNorm sees the padding
+        _assert_same(hidden.states, _states(expected), frames)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
+def test_group_norm_sees_no_padding(family: str, training: bool) -> None:
+    ours, waveforms = _import(_transformers(family, "group", False)), _speech_like()
+    with torch.set_grad_enabled(training):
+        hidden = ours(waveforms, LENGTHS)
+        for place, length in enumerate(LENGTHS.tolist()):
+            alone = ours(waveforms[place : place + 1, :length]).states
+            for padded, single in zip(hidden.states, alone, strict=True):
+                own = padded[place : place + 1, : hidden.lengths[place]]
+                torch.testing.assert_close(own, single, atol=1e-5, rtol=1e-5)
 
 
 def test_distilhubert_has_no_feature_norm() -> None:

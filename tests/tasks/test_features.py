@@ -64,11 +64,12 @@ def test_statistics_are_those_of_all_training_frames():
     )
 
 
-def test_group_norm_batches_hold_equal_lengths_only():
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_batches_mix_lengths_unless_they_are_to_be_equal(spec):
     corpus = Noise(16000, 12345, 16000, 9000)
-    parts = list(batches(corpus.items, small_conv("group")))
+    assert len(list(batches(corpus.items, spec))) == 1
+    parts = list(batches(corpus.items, spec, equal_only=True))
     assert sorted(len(part) for part in parts) == [1, 1, 2]
-    assert len(list(batches(corpus.items, zoo.tiny()))) == 1
 
 
 def test_utterance_shorter_than_a_frame_is_named():
