@@ -83,7 +83,7 @@ def _complete_kind(incomplete: str) -> list[str]:
 
 
 def _complete_figure(incomplete: str) -> list[str]:
-    return [name for name in reports.names() if name.startswith(incomplete)]
+    return [name for name in [*reports.names(), "all"] if name.startswith(incomplete)]
 
 
 Model = Annotated[
@@ -373,30 +373,44 @@ def pretrain(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     figure: Annotated[
-        str, typer.Option(help=f"{' or '.join(reports.names())}.", autocompletion=_complete_figure)
+        str,
+        typer.Option(
+            help=f"{', '.join(reports.names())}, or all that there is data for.",
+            autocompletion=_complete_figure,
+        ),
     ] = "pareto",
     x: Annotated[
-        str | None, typer.Option(help="pareto: params (default), macs, latency or any metric.")
+        str | None,
+        typer.Option(
+            help="pareto, tasks: params (default), macs, latency or any metric; a panel for each "
+            "in a comma list."
+        ),
     ] = None,
     y: Annotated[
         str | None, typer.Option(help="pareto: superb_s (default), a task or any metric.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File: .png, .pdf or .svg.")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="layers: the rates to show; by default the middle one.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="A comma list: the methods to show, by default all.")
+    ] = None,
+    style: Annotated[str, typer.Option(help="paper, or slides: 16:9 in larger letters.")] = "paper",
+    out: Annotated[
+        Path | None, typer.Option(help="File: .png, .pdf or .svg; a folder for all figures.")
+    ] = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="Comma list; by default what --out ends in.")
     ] = None,
-) -> None:
-    """Draw a figure of a run, and write what it shows as CSV beside it."""
-    given = {"x": (x,) if x else None, "y": y}
-    drawing = reports.figure(figure, **{name: value for name, value in given.items() if value})
-    target = out or run / f"{drawing.stem}.png"
-    wanted = [target.suffix[1:]] if target.suffix else ["png", "pdf"]
-    if formats:
-        wanted = [part.strip() for part in formats.split(",")]
-    for path in reports.draw(drawing, [run], target, wanted):
-        print(path)
+) -> int:
+    """Draw a figure of one or more runs, and write what it shows as CSV beside it."""
+    from bench import plotting
+
+    given = {"x": x, "y": y, "rates": rates}
+    drawn = plotting.plot(runs, figure, given, out, formats, methods, style)
+    return 0 if drawn else FAILED
 
 
 @app.command()
@@ -411,6 +425,17 @@ def leaderboard(
     print(f"{len(frame)} points in {out}")
     if frame["random_weights"].any():
         print("note: models with random weights are among them; their scores mean nothing")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="The .html file to write.")] = Path("report.html"),
+) -> None:
+    """Write one or more runs as a page to look around in: one file, no network."""
+    from reports.html import write
+
+    print(f"{write(runs, out)} points in {out}")
 
 
 @app.command()

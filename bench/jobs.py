@@ -11,7 +11,7 @@ import errno
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +24,7 @@ from core.metric import Metric
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point
 from core.record import Section
 from core.runtime import Runtime
+from core.spec import ModelSpec
 from encoders import store, zoo
 from encoders.corpora import Corpus, open_corpus
 from results.store import RunFolder
@@ -192,6 +193,7 @@ class Compress(Job):
         section.details["weights"] = store.fingerprint(folder)
         if numerics := sorted({layer.numeric for layer in encoder.spec.layers} - {"float"}):
             section.details["numeric"] = ", ".join(numerics)
+        section.details |= _shape(encoder.spec)
         logs = RunFolder(self.run_path).track_folder(self.track).rglob("log.csv")
         if found := [str(log.relative_to(self.run_path)) for log in sorted(logs)]:
             section.details["training_logs"] = found
@@ -296,6 +298,19 @@ def mark_failed(section: Section, error: Exception) -> None:
     said = isinstance(error, InputError | Diverged)
     section.reason = str(error) if said else lines[-1]
     section.details["traceback"] = "".join(traceback.format_exception(error))
+
+
+def _shape(spec: ModelSpec) -> dict[str, Any]:
+    """Of the spec what figures show: widths summed over each layer's heads, and the shortening."""
+    shape: dict[str, Any] = {}
+    if spec.layers:
+        shape["layers"] = [
+            {"heads": len(own.heads), "qk": sum(own.qk), "vo": sum(own.vo), "ffn": own.ffn}
+            for own in spec.layers
+        ]
+    if spec.shortening:
+        shape["shortening"] = asdict(spec.shortening)
+    return shape
 
 
 def _reference(point: Point) -> Encoder:

@@ -22,31 +22,41 @@ def names() -> list[str]:
     return sorted(file.stem.replace("_", "-") for file in files)
 
 
-def figure(name: str, **options: Any) -> Drawing:
+def figure(name: str, **chosen: Any) -> Drawing:
     """The figure of that name (imports its module), for `draw`.
 
     Raises:
         InputError: there is none, or it has no such option; the sentence says what there is.
     """
+    kind, known = _kind(name), options(name)
+    for option in chosen:
+        if option not in known:
+            listing = ", ".join(f"--{name}" for name in known) or "none"
+            raise InputError(f"figure {name!r} has no option --{option}; its options: {listing}")
+    return kind(**chosen)
+
+
+def options(name: str) -> list[str]:
+    """The options of the figure of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    return [field.name for field in fields(_kind(name))]
+
+
+def _kind(name: str) -> Any:
     if name not in names():
         raise InputError(
             f"unknown figure {name!r}{closest(name, names())}; known: {', '.join(names())}"
         )
     module = import_module(f"reports.{name.replace('-', '_')}")
     wanted = name.replace("-", "")
-    kind = next(v for v in vars(module).values() if getattr(v, "__name__", "").lower() == wanted)
-    known = [field.name for field in fields(kind)]
-    for option in options:
-        if option not in known:
-            listing = ", ".join(f"--{name}" for name in known) or "none"
-            raise InputError(f"figure {name!r} has no option --{option}; its options: {listing}")
-    return kind(**options)
+    return next(v for v in vars(module).values() if getattr(v, "__name__", "").lower() == wanted)
 
 
 def __getattr__(name: str) -> Any:
-    """`reports.draw`, whose module needs matplotlib, is imported when it is first asked for."""
-    if name == "draw":
-        from reports._drawing import draw
-
-        return draw
+    """`draw` and `draw_all`, whose module needs matplotlib, are imported when first asked for."""
+    if name in ("draw", "draw_all"):
+        return getattr(import_module("reports._drawing"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,19 +5,20 @@ Drawn from records alone, and the same bytes each time: no dates, no software ve
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib import style
+from matplotlib import style as styling
 from matplotlib.figure import Figure
 
 from core.errors import InputError, closest
 from core.point import REFERENCES
-from reports._looks import STYLE, Look, appearances
+from reports._looks import STYLES, Look, appearances
 from results.store import RunFolder, write_whole
 from results.table import labels, load
 
@@ -58,6 +59,11 @@ class Runs:
         return cls(runs, _only(frame, methods), appearances(frame))
 
     @property
+    def labelled(self) -> dict[str, RunFolder]:
+        """The folders by the names that the frame has for them."""
+        return dict(zip(labels(self.folders), self.folders, strict=True))
+
+    @property
     def names(self) -> str:
         """The folders, for a sentence."""
         return ", ".join(str(run.path) for run in self.folders)
@@ -66,7 +72,7 @@ class Runs:
         """What that section tells beside its values, by run and key, where it is done."""
         return {
             (label, record.point.key): record.sections[section].details
-            for label, run in zip(labels(self.folders), self.folders, strict=True)
+            for label, run in self.labelled.items()
             for record in run.records()
             if section in record.sections and record.sections[section].status == "done"
         }
@@ -102,11 +108,13 @@ def draw(
     out: str | Path,
     formats: Sequence[str] = ("png", "pdf"),
     methods: Sequence[str] | None = None,
+    style: str = "paper",
 ) -> list[Path]:
     """Draw a figure of one or more runs, and write what was drawn as CSV beside it.
 
     out: the files' common path; a suffix such as .png is dropped. methods: which to draw, all by
-    default; references always are.
+    default, a plain name with whatever options; references always are. style: paper, or slides,
+    which are 16:9 in larger letters.
 
     Returns:
         The files: one per format, then the CSV, which names the records behind each point.
@@ -115,15 +123,44 @@ def draw(
         InputError: there is nothing to draw, a name is unknown, an axis would mix what does not
             compare, or the files cannot be written.
     """
-    _check_formats(formats)
+    _check(formats, style)
+    return _written(drawing, Runs.load(run_folders, methods), Path(out), formats, style)
+
+
+def draw_all(
+    drawings: Sequence[Drawing],
+    run_folders: Sequence[str | Path],
+    out: str | Path,
+    formats: Sequence[str] = ("png", "pdf"),
+    methods: Sequence[str] | None = None,
+    style: str = "paper",
+) -> Iterator[list[Path] | InputError]:
+    """Draw each of the figures into a folder: its files, or why the runs have no such figure.
+
+    Raises:
+        InputError: there is nothing to draw at all, or a name is unknown.
+    """
+    _check(formats, style)
     runs = Runs.load(run_folders, methods)
-    with style.context(["default", STYLE]):
+    for drawing in drawings:
+        try:
+            yield _written(drawing, runs, Path(out) / drawing.stem, formats, style)
+        except InputError as error:
+            yield error
+
+
+def _written(
+    drawing: Drawing, runs: Runs, out: Path, formats: Sequence[str], style: str
+) -> list[Path]:
+    """The files of a figure, made whole one by one when all are drawn."""
+    with styling.context(["default", STYLES[style]]):
         page = drawing.page(runs)
+        if style == "slides":
+            _widen(page.figure)
         contents = {suffix: _image(page.figure, suffix) for suffix in dict.fromkeys(formats)}
     contents["csv"] = page.table.to_csv(
         index=False, lineterminator="\n", float_format="%.10g"
     ).encode()
-    out = Path(out)
     stem = out.with_suffix("") if out.suffix[1:] in (*FORMATS, "csv") else out
     paths = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in contents}
     for suffix, content in contents.items():
@@ -153,19 +190,34 @@ def _only(frame: DataFrame, methods: Sequence[str] | None) -> DataFrame:
     if methods is None:
         return frame
     known = sorted(set(frame["method"]) - set(REFERENCES))
+    chosen = set(REFERENCES)
     for method in methods:
-        if method not in known:
+        found = {one for one in known if method in (one, re.sub(r"[@[][^+]*$", "", one))}
+        if not found:
             raise InputError(
                 f"method {method!r} is not in this run{closest(method, known)}; "
                 f"it has: {', '.join(known) or 'none'}"
             )
-    return frame[frame["method"].isin([*methods, *REFERENCES])]
+        chosen |= found
+    return frame[frame["method"].isin(chosen)]
 
 
-def _check_formats(formats: Sequence[str]) -> None:
-    for suffix in formats:
-        if suffix not in FORMATS:
-            raise InputError(f"unknown figure format {suffix!r}; known: {', '.join(FORMATS)}")
+def _check(formats: Sequence[str], style: str) -> None:
+    """Refuse what no figure has.
+
+    Raises:
+        InputError: a format or the style is unknown.
+    """
+    for kind, given, known in (("format", formats, FORMATS), ("style", [style], tuple(STYLES))):
+        for name in given:
+            if name not in known:
+                raise InputError(f"unknown figure {kind} {name!r}; known: {', '.join(known)}")
+
+
+def _widen(figure: Figure) -> None:
+    """Make it 16:9 by adding what is missing of its width or height."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(max(width, height * 16 / 9), max(height, width * 9 / 16))
 
 
 def _image(figure: Figure, suffix: str) -> bytes:

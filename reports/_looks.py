@@ -21,6 +21,8 @@ STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "figure.titlesize": 8,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,6 +38,14 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
     "svg.hashsalt": "bench",
+}
+
+#: By the name of a style: for the columns of a paper, for slides, whose figures are 16:9.
+STYLES: dict[str, dict[str, Any]] = {
+    "paper": STYLE,
+    "slides": STYLE
+    | {name: 1.25 * size for name, size in STYLE.items() if name.endswith("size")}
+    | {"axes.linewidth": 0.9, "grid.linewidth": 0.7},
 }
 
 

@@ -6,8 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from core.point import DENSE, FBANK
@@ -20,6 +22,25 @@ if TYPE_CHECKING:
 
 #: Inches of one column and of both columns of a page.
 COLUMN, PAGE = 3.5, 7.16
+
+
+def sheet(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, `columns` in a row, each `height` inches high, and a caption.
+
+    One column of panels fits a column of a page. shared: `sharex`, `sharey`.
+    """
+    rows = -(-count // columns)
+    width = COLUMN if columns == 1 else PAGE
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
+    flat = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for axes in flat[count:]:
+        axes.remove()
+    return figure, flat[:count]
+
+
+def abreast(count: int) -> int:
+    """In how many columns so many small panels look well."""
+    return 3 if count in (5, 6) else min(count, 4)
 
 
 def divided(table: DataFrame, column: str, divisor: float) -> DataFrame:
@@ -40,6 +61,16 @@ def curve(axes: Axes, rows: DataFrame, look: Look, x: str = "x", y: str = "y") -
             rows[x], rows[y], xerr=_reach(rows, x), yerr=_reach(rows, y), fmt="none",
             ecolor=look.colour, elinewidth=0.6, capsize=1.2, capthick=0.6, zorder=2.5,
         )  # fmt: skip
+
+
+def level(axes: Axes, rows: DataFrame, look: Look) -> None:
+    """A reference whose cost says nothing: its score as a line across, its range as a band."""
+    axes.axhline(
+        rows["y"].mean(), label=look.label, color=look.colour, linestyle=look.stroke, linewidth=1.0
+    )
+    low, high = rows["y_low"].min(), rows["y_high"].max()
+    if high > low:
+        axes.axhspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
 
 
 def _reach(rows: DataFrame, column: str) -> list[Any]:
@@ -89,12 +120,16 @@ def title(frame: DataFrame, column: str, values: Any) -> str:
     return text
 
 
-def legend(figure: Figure, columns: int) -> None:
-    """One legend below, for what any of the axes shows."""
+def legend(figure: Figure) -> None:
+    """One legend below, for what any of the axes shows; the figure grows by its height."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    em = _points(rcParams["legend.fontsize"]) / 72
+    widest = (0.52 * max(map(len, handles)) + 4.2) * em
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
+    figure.set_figheight(figure.get_figheight() + 1.65 * em * -(-len(handles) // columns))
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=columns,
         columnspacing=1.2, handlelength=2.2,
@@ -123,10 +158,20 @@ def caption(
     if len(lost):
         counts = ", ".join(f"{n} {status}" for status, n in lost["status"].value_counts().items())
         parts.append(f"{points(len(lost))} not drawn ({counts})")
-    text = textwrap.fill("; ".join([*parts, *remarks]), int(width * 17), break_on_hyphens=False)
+    text = textwrap.fill("; ".join([*parts, *remarks]), _letters(width), break_on_hyphens=False)
     if frame["random_weights"].any():
         text = f"RANDOM WEIGHTS: costs are real, scores mean nothing\n{text}"
     return text
+
+
+def _letters(width: float) -> int:
+    """How many letters of a caption fit that many inches."""
+    return int(width * 136 / _points(rcParams["figure.titlesize"]))
+
+
+def _points(size: float | str) -> float:
+    """A font size in points, which matplotlib's own style gives in words."""
+    return FontProperties(size=size).get_size_in_points()
 
 
 def points(count: int) -> str:

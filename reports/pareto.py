@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from core.errors import InputError
-from core.point import FBANK, RANDOM
 from reports._drawing import Drawing, Page, Runs
-from reports._looks import Look
-from reports._page import COLUMN, PAGE, caption, curve, divided, empty, legend, scale, title
+from reports._page import caption, divided, legend, sheet, title
+from reports._panels import Panel, draw_panel, drawn
 from results import axes as naming
 from results.curves import curves, metric
 
@@ -36,16 +34,7 @@ class Pareto(Drawing):
 
     def page(self, runs: Runs) -> Page:
         panels = _panels(runs.frame, self.x, self.y)
-        return Page(_figure(runs, panels), _drawn(panels))
-
-
-@dataclass
-class Panel:
-    """One pair of axes: the columns, and the table of points drawn on them."""
-
-    x: str
-    y: str
-    table: DataFrame
+        return Page(_figure(runs, panels), drawn(panels))
 
 
 def _panels(frame: DataFrame, x: Sequence[str], y: str) -> list[Panel]:
@@ -76,57 +65,19 @@ def _panels(frame: DataFrame, x: Sequence[str], y: str) -> list[Panel]:
 def _figure(runs: Runs, panels: list[Panel]) -> Figure:
     frame, y = runs.frame, panels[0].y
     columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    width = COLUMN if columns == 1 else PAGE
-    entries = len(panels[0].table.groupby(["run", "method"])) + 1
-    legend_columns = 2 if columns == 1 else 5
-    height = 2.5 * rows + 0.5 + 0.16 * -(-entries // legend_columns)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    flat = list(grid.flat)
-    for axes, panel in zip(flat, panels, strict=False):
-        _draw_panel(axes, frame, panel, runs.looks)
-    for axes in flat[len(panels) :]:
-        axes.remove()
-    for axes in grid[:, 0]:
+    figure, flat = sheet(len(panels), columns, 2.5, sharey=True)
+    for axes, panel in zip(flat, panels, strict=True):
+        divisor = draw_panel(axes, frame, panel, runs.looks)
+        _front(axes, divided(panel.table, "x", divisor), metric(frame, panel.x).better == "higher")
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    for axes in flat[::columns]:
         axes.set_ylabel(title(frame, y, frame[y]))
     if metric(frame, y).better == "lower":
         flat[0].invert_yaxis()
-    legend(figure, legend_columns)
-    told = caption(frame, _drawn(panels), [p.x for p in panels], width)
-    figure.suptitle(told, fontsize=8)
+    legend(figure)
+    told = caption(frame, drawn(panels), [p.x for p in panels], figure.get_figwidth())
+    figure.suptitle(told)
     return figure
-
-
-def _draw_panel(
-    axes: Axes, frame: DataFrame, panel: Panel, looks: dict[tuple[str, str], Look]
-) -> None:
-    costs = panel.table.loc[~panel.table["method"].isin([FBANK, RANDOM]), "x"].dropna()
-    divisor, _ = naming.scale(metric(frame, panel.x).unit, costs.abs().max() if len(costs) else 0)
-    table = divided(panel.table, "x", divisor)
-    for (run, method), rows in table.groupby(["run", "method"], sort=False):
-        look = looks[str(run), str(method)]
-        if method in (FBANK, RANDOM):
-            _level(axes, rows, look)
-        elif rows["x"].notna().any():
-            curve(axes, rows.sort_values("rate"), look)
-    _front(axes, table, metric(frame, panel.x).better == "higher")
-    axes.set_xlabel(title(frame, panel.x, costs))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    if costs.empty:
-        empty(axes, f"{panel.x}\nnot measured")
-    else:
-        scale(axes, "x", costs / divisor)
-
-
-def _level(axes: Axes, rows: DataFrame, look: Look) -> None:
-    """A reference whose cost says nothing: its score as a line across, its range as a band."""
-    axes.axhline(
-        rows["y"].mean(), label=look.label, color=look.colour, linestyle=look.stroke, linewidth=1.0
-    )
-    low, high = rows["y_low"].min(), rows["y_high"].max()
-    if high > low:
-        axes.axhspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
 
 
 def _front(axes: Axes, table: DataFrame, descending: bool) -> None:
@@ -137,11 +88,3 @@ def _front(axes: Axes, table: DataFrame, descending: bool) -> None:
             rows["x"], rows["y"], label="Pareto front", color="#C8C8C8", linewidth=3,
             drawstyle="steps-post", zorder=1.5, solid_capstyle="round",
         )  # fmt: skip
-
-
-def _drawn(panels: list[Panel]) -> DataFrame:
-    """All that was drawn: a row per point and panel."""
-    tables = [p.table.assign(x_metric=p.x, y_metric=p.y) for p in panels]
-    table = pd.concat(tables, ignore_index=True)
-    leading = ["x_metric", "y_metric"]
-    return table[leading + [c for c in table if c not in leading]]

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from core.errors import InputError
 from core.point import DENSE, FBANK, RANDOM
 from reports._drawing import Drawing, Page, Runs
 from reports._looks import Look
-from reports._page import PAGE, caption, curve, divided, empty, legend, points, scale
+from reports._page import PAGE, caption, curve, divided, empty, legend, points, scale, sheet
 from results import axes as naming
 from results.curves import check_comparable, over_seeds
 
@@ -35,8 +34,6 @@ NUMBERS = (
 
 #: Ratios that span more than this have logarithmic axes.
 WIDE = 3.0
-
-LEGEND_COLUMNS = 5
 
 _NO_LIMIT = "timed before limits were recorded; time it again"
 
@@ -52,14 +49,12 @@ class Speedup(Drawing):
             raise InputError(_lacking(runs, "point with both a speed-up and the dense MACs"))
         table = _table(shown)
         reasons = Counter(shown.loc[shown["intensity"].isna(), "no_limit"])
-        rows = -(-(len(table.groupby(["run", "method"])) + 4) // LEGEND_COLUMNS)
-        figure = Figure(figsize=(PAGE, 3.3 + 0.16 * rows), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = sheet(2, 2, 2.8)
         _compare(left, table, runs.looks)
         _roofline(right, table, runs.looks, list(reasons))
-        legend(figure, LEGEND_COLUMNS)
+        legend(figure)
         told = caption(frame, table, ["speedup"], PAGE, _remarks(shown, reasons))
-        figure.suptitle(told, fontsize=8)
+        figure.suptitle(told)
         return Page(figure, table)
 
 

@@ -78,6 +78,21 @@ def test_a_sweep_leaves_records_models_and_a_leaderboard(arguments, tmp_path, ca
     assert "no task was scored" in out
 
 
+def test_records_tell_the_shape_of_layers_and_the_shortening(arguments, tmp_path):
+    methods = "head-pruning,row-pruning,subsampling@untrained"
+    assert run(arguments(methods=methods, rates="0.5")) == 0
+    found = sections(tmp_path / "run")
+    told = {method: found[method, rate, "compress"]["details"] for method, rate, section in found
+            if section == "compress"}  # fmt: skip
+    dense = {"heads": 4, "qk": 32, "vo": 32, "ffn": 48}
+    assert told["dense"]["layers"] == 2 * [dense]
+    assert told["head-pruning"]["layers"] == 2 * [dense | {"heads": 2, "qk": 16, "vo": 16}]
+    assert told["row-pruning"]["layers"] == 2 * [dense | {"ffn": 24}]
+    assert "layers" not in told["fbank"]
+    assert told["subsampling@untrained"]["shortening"]["factor"] == 2
+    assert "shortening" not in told["dense"]
+
+
 def test_a_finished_sweep_does_nothing_and_imports_no_torch(arguments, tmp_path):
     assert run(arguments()) == 0
     before = files(tmp_path / "run")

@@ -4,23 +4,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_run import make, time_in_turns
+from synthetic_run import lengthen, log_masks, make, shape, time_in_turns
 
 import reports
 from core.errors import InputError
+from reports import _drawing
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = make(tmp_path / "run", methods=("low-rank", "row-pruning"), rates=(0.1, 0.5, 0.9))
+    """One that every figure can be drawn of."""
+    methods = ("low-rank", "ofa-sequence", "row-pruning[steps=9]", "row-pruning[steps=9,seed=1]")
+    run = make(tmp_path / "run", methods=methods, rates=(0.1, 0.5, 0.9))
     time_in_turns(run)
+    shape(run)
+    lengthen(run)
+    log_masks(run, methods[2])
     return run
 
 
 def test_every_file_is_a_figure():
-    assert reports.names() == ["pareto", "speedup"]
+    assert reports.names() == ["layers", "masks", "pareto", "sequence", "speedup", "tasks"]
     for name in reports.names():
         assert type(reports.figure(name)).__name__.lower() == name
     assert reports.figure("pareto", x=["macs"], y="pr").stem == "pr-macs"
@@ -28,7 +34,9 @@ def test_every_file_is_a_figure():
 
 
 def test_figures_and_options_that_are_not_there():
-    with pytest.raises(InputError, match=r"'speedip' \(did you mean 'speedup'\?\); known: pareto,"):
+    with pytest.raises(
+        InputError, match=r"'speedip' \(did you mean 'speedup'\?\); known: layers, "
+    ):
         reports.figure("speedip")
     with pytest.raises(InputError, match="unknown figure '_page'"):
         reports.figure("_page")
@@ -36,6 +44,7 @@ def test_figures_and_options_that_are_not_there():
         reports.figure("speedup", y="pr")
     with pytest.raises(InputError, match="its options: --x, --y"):
         reports.figure("pareto", z="pr")
+    assert (reports.options("pareto"), reports.options("masks")) == (["x", "y"], [])
 
 
 @pytest.mark.parametrize("name", reports.names())
@@ -67,6 +76,10 @@ def test_only_the_methods_asked_for(run, tmp_path):
     with table.open() as file:
         drawn = {row["method"] for row in csv.DictReader(file)}
     assert drawn == {"dense", "fbank", "random-init", "low-rank"}
+    *_, table = reports.draw(pareto, [run.path], tmp_path / "b", ("png",), ["row-pruning"])
+    with table.open() as file:
+        drawn = {row["method"] for row in csv.DictReader(file)}
+    assert len(drawn) == 5, "a plain name stands for all its options"
     with pytest.raises(InputError, match="did you mean 'low-rank'"):
         reports.draw(pareto, [run.path], tmp_path / "a", methods=["lowrank"])
 
@@ -77,3 +90,28 @@ def test_an_unknown_format_and_an_unwritable_folder(run, tmp_path):
         reports.draw(pareto, [run.path], tmp_path / "a", ("gif",))
     with pytest.raises(InputError, match="cannot write"):
         reports.draw(pareto, [run.path], run.path / "run.json" / "a", ("png",))
+
+
+@pytest.mark.parametrize("name", ["pareto", "tasks"])
+def test_slides_are_wide_and_in_larger_letters(name, run, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(_drawing, "_image", lambda figure, _: figures.append(figure) or b"")
+    for style in ("paper", "slides"):
+        reports.draw(reports.figure(name), [run.path], tmp_path / style, ("svg",), style=style)
+    paper, slides = figures
+    assert slides.get_figwidth() / slides.get_figheight() == pytest.approx(16 / 9)
+    assert slides.get_figwidth() >= paper.get_figwidth()
+    for letters in (lambda f: f._suptitle, lambda f: f.axes[0].xaxis.label):
+        assert letters(slides).get_size() == 1.25 * letters(paper).get_size()
+    with pytest.raises(InputError, match="unknown figure style 'slide'; known: paper, slides"):
+        reports.draw(reports.figure(name), [run.path], tmp_path / "a", style="slide")
+
+
+def test_all_figures_of_what_there_is(run, tmp_path):
+    drawings = [reports.figure(name) for name in reports.names()]
+    found = list(reports.draw_all(drawings, [run.path], tmp_path / "all", ("png",)))
+    assert [files[0].name for files in found] == [f"{drawing.stem}.png" for drawing in drawings]
+    bare = make(tmp_path / "bare", methods=("low-rank",), rates=(0.5,))
+    found = list(reports.draw_all(drawings, [bare.path], tmp_path / "some", ("png",)))
+    drawn = [d.stem for d, files in zip(drawings, found, strict=True) if isinstance(files, list)]
+    assert drawn == ["superb_s-params", "tasks-params"]

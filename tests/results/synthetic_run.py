@@ -106,3 +106,53 @@ def time_in_turns(run: RunFolder, *, limits: bool = True, integer: Sequence[str]
                 "macs_per_s": 4e10, "bytes_per_s": 2e10,
             }  # fmt: skip
         run.write_section(record.point.key, section)
+
+
+def shape(run: RunFolder, layers: int = 3) -> None:
+    """Give every encoder its layers, from 2 heads of 8 and 64 units: row-pruning spares the last,
+    first-layers leaves layers out, other methods of the layers take the same from each."""
+    for record in run.records():
+        rate, section = record.point.rate, record.sections["compress"]
+        kept = [1 - rate] * layers
+        if record.point.method.startswith("row-pruning"):
+            kept[-1] = 1.0
+        elif record.point.method == "first-layers":
+            kept = [1.0] * max(1, round((1 - rate) * layers))
+        elif record.point.method in (DENSE, FBANK, RANDOM, "low-rank"):
+            kept = [1.0] * layers
+        if record.point.method != FBANK:
+            section.details["layers"] = [
+                {"heads": 2, "qk": 16, "vo": 16, "ffn": round(64 * share)} for share in kept
+            ]
+            run.write_section(record.point.key, section)
+
+
+def lengthen(run: RunFolder, methods: Sequence[str] = ("ofa-sequence", "subsampling")) -> None:
+    """Give every count of MACs a frame period: 20 ms, longer by the rate for those methods."""
+    for record in run.records():
+        section, point = record.sections["profile.macs"], record.point
+        if section.status == "done":
+            longer = point.rate if point.method in methods else 0.0
+            section.details["token_ms"] = 20 / (1 - longer)
+            run.write_section(point.key, section)
+
+
+def log_masks(run: RunFolder, method: str, trainings: Sequence[str] = ("gates",)) -> None:
+    """Leave the log of a track that learns masks, one for each seed of the method, and name it."""
+    for record in run.records():
+        point, section = record.point, record.sections["compress"]
+        if point.method != method:
+            continue
+        log = run.track_folder(f"{point.model}-{point.seed}") / "log.csv"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        lines = ["training,step,metric,value", "clusters,10,loss,3"]
+        for training in trainings:
+            for step in (10, 20, 30):
+                values = {
+                    "loss": 1 / step, "mask_qk": 1 - 0.02 * step + 0.1 * point.seed,
+                    "mask_ffn": 1.0, "sparsity": 0.01 * step, "target": 0.015 * step,
+                }  # fmt: skip
+                lines += [f"{training},{step},{name},{value:g}" for name, value in values.items()]
+        log.write_text("\n".join(lines) + "\n")
+        section.details["training_logs"] = [str(log.relative_to(run.path))]
+        run.write_section(point.key, section)
