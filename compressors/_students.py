@@ -127,11 +127,8 @@ def size(spec: ModelSpec) -> int:
 
 
 def _layer_size(layer: LayerSpec, dim: int) -> int:
-    total = 4 * dim
-    for role in ROLES:
-        (outputs, inputs), rank = layer.linear_shape(role, dim), layer.rank(role)
-        total += outputs + (outputs * inputs if rank is None else rank * (outputs + inputs))
-    return total
+    maps = sum(layer.linear_shape(role, dim)[0] + layer.weights(role, dim) for role in ROLES)
+    return maps + 4 * dim
 
 
 def begin(spec: ModelSpec, encoder: Encoder, seed: int, start: str = "random") -> Encoder:

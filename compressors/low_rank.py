@@ -24,7 +24,7 @@ from compressors._base import Setting, nearest
 from compressors._calibration import Place, calibration, second_moments
 from compressors._trained import Pretrained
 from core.errors import Unsupported
-from core.spec import ROLES, LayerSpec, ModelSpec
+from core.spec import ROLES, ModelSpec
 from encoders.cut import factorise
 from encoders.model import Encoder
 from encoders.roles import linear
@@ -53,7 +53,7 @@ class LowRank(Pretrained):
     steps: int = 0  # updates of the factors at each rate; 0 trains nothing
 
     def supports(self, spec: ModelSpec) -> str | None:
-        if spec.layers and not any(_stored(spec, *place) for place in self._places(spec)):
+        if spec.layers and not self._total(spec):
             return "the maps to be factored are empty"
         return super().supports(spec)
 
@@ -138,7 +138,4 @@ def _truncate(spec: ModelSpec, factors: Factors, rate: float) -> Factors:
 
 def _stored(spec: ModelSpec, layer: int, role: str) -> int:
     """Parameters of that map's matrix, or of its two factors."""
-    own: LayerSpec = spec.layers[layer]
-    outputs, inputs = own.linear_shape(role, spec.dim)
-    rank = own.rank(role)
-    return outputs * inputs if rank is None else rank * (outputs + inputs)
+    return spec.layers[layer].weights(role, spec.dim)

@@ -162,6 +162,11 @@ class LayerSpec:
             "fc2": (dim, self.ffn),
         }[role]
 
+    def weights(self, role: str, dim: int) -> int:
+        """Numbers in the matrix of that linear map, or in its two factors; biases do not count."""
+        (outputs, inputs), rank = self.linear_shape(role, dim), self.rank(role)
+        return outputs * inputs if rank is None else rank * (outputs + inputs)
+
 
 @dataclass(frozen=True)
 class Exits:

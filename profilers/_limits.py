@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.runtime import Runtime
-from core.spec import ConvFrontEnd, LayerSpec, ModelSpec
+from core.spec import ROLES, ConvFrontEnd, LayerSpec, ModelSpec
 from encoders.linear import Linear
 from encoders.model import DTYPES, Encoder
 from encoders.workload import Workload
@@ -83,12 +83,8 @@ def products(spec: ModelSpec, way: Way) -> int:
 
 
 def _layer(spec: ModelSpec, layer: LayerSpec, tokens: int) -> int:
-    macs = tokens**2 * (sum(layer.qk) + sum(layer.vo))
-    for role in ("q", "k", "v", "out", "fc1", "fc2"):
-        outputs, inputs = layer.linear_shape(role, spec.dim)
-        rank = layer.rank(role)
-        macs += tokens * (outputs * inputs if rank is None else rank * (outputs + inputs))
-    return macs
+    scores = tokens**2 * (sum(layer.qk) + sum(layer.vo))
+    return scores + tokens * sum(layer.weights(role, spec.dim) for role in ROLES)
 
 
 @cache
