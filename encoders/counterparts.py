@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from core.errors import Unsupported
 from core.spec import ConvFrontEnd, LayerSpec, ModelSpec
-from encoders.front_end import full_lengths
 from encoders.importers import our_name
 from encoders.model import DTYPES, Encoder, Hidden
+from encoders.padding import full_lengths
 
 #: Tensor names of fairseq, and so of s3prl -> ours.
 _FAIRSEQ = [

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from encoders.padding import behind
+
 
 class Exit(nn.Module):
     """A linear map to clusters; a pre-norm model's residual stream is normalised before it."""
@@ -32,8 +34,8 @@ def entropy(logits: Tensor, lengths: Tensor) -> Tensor:
     """
     log = logits.float().log_softmax(-1)
     frames = -(log.exp() * log).sum(-1)
-    valid = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
-    return (frames * valid).sum(1) / lengths.clamp(min=1)
+    valid = frames.masked_fill(behind(lengths, logits.shape[1]), 0.0)
+    return valid.sum(1) / lengths.clamp(min=1)
 
 
 def depths_at(entropies: Tensor, threshold: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from core.spec import SAMPLE_RATE, ConvFrontEnd, MelFrontEnd
 from encoders import kernels
 from encoders.linear import Convolution
+from encoders.padding import full_lengths, padding
 
 WINDOW, SHIFT, FFT = 400, 160, 512
 PREEMPHASIS = 0.97
@@ -110,9 +111,8 @@ def _first_group_norm(
     assert isinstance(convolution, nn.Conv1d)
     assert isinstance(norm, nn.GroupNorm)
     time = (x.shape[1] - convolution.kernel_size[0]) // convolution.stride[0] + 1
-    valid = None
-    if counts is not None and not bool((counts >= time).all()):
-        valid = torch.arange(time, device=x.device) < counts[:, None]
+    padded = padding(counts, time)
+    valid = None if padded is None else ~padded
     if kernels.apply(x, convolution.weight):
         return _folded(x[..., 0], convolution, norm, valid)
     y = convolution(x).transpose(1, 2)
@@ -148,11 +148,6 @@ def _folded(
     biases = (norm.bias - scale * (mean @ weight.t())[:, 0]).to(windows.dtype)
     rows = [kernels.linear(*row, gelu=True) for row in zip(windows, weights, biases, strict=True)]
     return rows[0][None] if len(rows) == 1 else torch.stack(rows)
-
-
-def full_lengths(batch: Tensor) -> Tensor:
-    """The lengths of a batch (batch, time, ...) without padding."""
-    return torch.full((batch.shape[0],), batch.shape[1], device=batch.device)
 
 
 def log_mel(waveforms: Tensor, bins: int) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from core.errors import InputError
 from core.spec import ModelSpec
 from encoders.exits import Exit, depths_at, entropy, leave_early
-from encoders.front_end import build_front_end, full_lengths
+from encoders.front_end import build_front_end
 from encoders.layer import EXCLUDED, Layer
+from encoders.padding import full_lengths, padding
 from encoders.positions import BucketBias, ConvPositions, build_bias
 from encoders.shortening import Tokens, build_shortening
 
@@ -134,11 +135,11 @@ class Encoder(nn.Module):
     def _transform(self, x: Tensor, lengths: Tensor | None) -> Hidden:
         """Positions and layers over a sequence (batch, time, dim), 0 behind its lengths."""
         time = x.shape[1]
-        padding = None if lengths is None else _padding(lengths, time)
+        padded = padding(lengths, time)
         if self.conv_positions is not None:
             x = x + self.conv_positions(x)
         x = x if self.spec.norm_first else self.norm(x)
-        keys = None if padding is None else padding[:, None, None]
+        keys = None if padded is None else padded[:, None, None]
         if self.spec.causal:
             future = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)[None, None]
             keys = future if keys is None else keys | future
@@ -200,8 +201,8 @@ class Encoder(nn.Module):
             if mask_embedding is None:
                 raise InputError("a mask needs a mask_embedding (dim,) to put in its place")
             x = torch.where(mask[..., None], mask_embedding.to(x.dtype), x)
-        padding = None if lengths is None else _padding(lengths, x.shape[1])
-        return x if padding is None else x.masked_fill(padding[..., None], 0.0)
+        padded = padding(lengths, x.shape[1])
+        return x if padded is None else x.masked_fill(padded[..., None], 0.0)
 
 
 def build(spec: ModelSpec, seed: int | None = None) -> Encoder:
@@ -231,20 +232,13 @@ def from_state(spec: ModelSpec, state: Mapping[str, Tensor]) -> Encoder:
     return encoder
 
 
-def _padding(lengths: Tensor, time: int) -> Tensor | None:
-    """True (batch, time) at padded frames, None where there are none."""
-    if bool((lengths >= time).all()):
-        return None
-    return torch.arange(time, device=lengths.device)[None] >= lengths[:, None]
-
-
 def _normalize(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
     """Zero mean and unit variance of each utterance, over its valid samples."""
-    padding = None if lengths is None else _padding(lengths, waveforms.shape[1])
-    if lengths is None or padding is None:
+    padded = padding(lengths, waveforms.shape[1])
+    if lengths is None or padded is None:
         return F.layer_norm(waveforms, waveforms.shape[1:])
     counts = lengths[:, None].clamp(min=1)
-    centred = waveforms - waveforms.masked_fill(padding, 0.0).sum(1, keepdim=True) / counts
-    centred = centred.masked_fill(padding, 0.0)
+    centred = waveforms - waveforms.masked_fill(padded, 0.0).sum(1, keepdim=True) / counts
+    centred = centred.masked_fill(padded, 0.0)
     variance = centred.square().sum(1, keepdim=True) / counts
     return centred * (variance + 1e-5).rsqrt()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from core.spec import TIE, ModelSpec, Shortening
+from encoders.padding import behind
 
 
 @dataclass
@@ -103,7 +104,7 @@ class Fire(nn.Module):
         """Weights (batch, time) from 0 to 1 of frames (batch, time, dim), 0 behind lengths."""
         near = self.convolution(x.transpose(1, 2)).relu().transpose(1, 2)
         alpha = self.linear(near)[..., 0].double().sigmoid()
-        return alpha.masked_fill(_behind(lengths, x.shape[1]), 0.0)
+        return alpha.masked_fill(behind(lengths, x.shape[1]), 0.0)
 
 
 def weaken(alpha: Tensor, strength: float | Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def integrate(x: Tensor, weights: Tensor, lengths: Tensor) -> Tokens:
     end is one more token if it is at least half of one, and of an utterance that has no other.
     Gradients reach the weights through the parts that the two tokens get of a frame.
     """
-    weights = weights.double().masked_fill(_behind(lengths, x.shape[1]), 0.0)
+    weights = weights.double().masked_fill(behind(lengths, x.shape[1]), 0.0)
     ends = weights.cumsum(1)
     starts = ends - weights
     counts = count_tokens(ends[:, -1])
@@ -151,11 +152,6 @@ def count_tokens(totals: Tensor) -> Tensor:
     return (totals.double() + 0.5 + TIE).floor().long().clamp(min=1)
 
 
-def _behind(lengths: Tensor, time: int) -> Tensor:
-    """True (batch, time) from each length on."""
-    return torch.arange(time, device=lengths.device)[None] >= lengths[:, None]
-
-
 def _blank(values: Tensor, counts: Tensor) -> Tensor:
     """Tokens (batch, tokens, dim) with 0 behind each count."""
-    return values.masked_fill(_behind(counts, values.shape[1])[..., None], 0.0)
+    return values.masked_fill(behind(counts, values.shape[1])[..., None], 0.0)
