@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,14 @@ class Joining(Trained):
 
     acts_on: ClassVar[str] = "frames of the Transformer's input"
     reduces: ClassVar[str] = "macs_dense"
+    #: Distillation as DistilHuBERT is made (arXiv 2110.01900), which both papers start from.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "untrained": {"steps": 0},
+        "paper": {
+            "targets": "multi-layer", "steps": 200_000, "learning_rate": 2e-4,
+            "crop_seconds": 15.0, "batch_seconds": 360.0, "augment": False,
+        },
+    }  # fmt: skip
 
     targets: Literal["states", "multi-layer"] = "states"  # all states, or DistilHuBERT's three
 

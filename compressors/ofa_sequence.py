@@ -42,13 +42,6 @@ UTMOST = math.nextafter(2, 0)
 @dataclass
 class OfaSequence(Joining):
     uses_data: ClassVar[bool] = True
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "untrained": {"steps": 0},
-        "paper": {
-            "targets": "multi-layer", "steps": 200_000, "learning_rate": 2e-4,
-            "crop_seconds": 15.0, "batch_seconds": 360.0, "augment": False,
-        },
-    }  # fmt: skip
 
     steps: int = 350  # updates of the one training; 0 trains nothing
     lambda_max: float = 2.0  # lambda is drawn between 0 and this

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from compressors._base import Setting
 from compressors._joining import Joining, joined
@@ -25,15 +25,6 @@ LONGEST = 1.0
 
 @dataclass
 class Subsampling(Joining):
-    #: Distillation as DistilHuBERT is made (arXiv 2110.01900), which the paper starts from.
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "untrained": {"steps": 0},
-        "paper": {
-            "targets": "multi-layer", "steps": 200_000, "learning_rate": 2e-4,
-            "crop_seconds": 15.0, "batch_seconds": 360.0, "augment": False,
-        },
-    }  # fmt: skip
-
     steps: int = 40  # updates of the training of a rate; 0 trains nothing
     by: Literal["mean", "conv"] = "mean"  # average, or strided convolution
 
