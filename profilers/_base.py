@@ -96,6 +96,12 @@ def home_of(encoder: Encoder) -> torch.device:
     return next(chain(encoder.parameters(), encoder.buffers())).device
 
 
+def weights_bytes(encoder: Encoder) -> int:
+    """The size of all parameters and buffers."""
+    tensors = chain(encoder.parameters(), encoder.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """torch on that many threads, and on as many as before afterwards."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from core.spec import ROLES, ConvFrontEnd, LayerSpec, ModelSpec
 from encoders.linear import Linear
 from encoders.model import DTYPES, Encoder
 from encoders.workload import Workload
-from profilers._base import Unavailable
+from profilers._base import Unavailable, weights_bytes
 from profilers._running import running_as
 from profilers._ways import Way, ways_of
 
@@ -60,7 +59,7 @@ def limit(encoder: Encoder, workload: Workload, runtime: Runtime) -> Limit:
     """
     if any(layer.numeric != "float" for layer in encoder.spec.layers):
         raise Unavailable("integer products have a rate of their own, which is not probed")
-    size = sum(t.numel() * t.element_size() for t in chain(encoder.parameters(), encoder.buffers()))
+    size = weights_bytes(encoder)
     macs = [products(encoder.spec, way) for way in ways_of(encoder, workload)]
     rate = _product_rate(runtime, runtime.dtype or encoder.spec.dtype)
     bandwidth = _bandwidth(runtime, 1 << (size.bit_length() - 1))  # few sizes: few are probed

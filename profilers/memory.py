@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from core.metric import Metric
 from core.runtime import Runtime
 from encoders.model import Encoder
-from profilers._base import Measurement, Profiler, Setting, stored
+from profilers._base import Measurement, Profiler, Setting, stored, weights_bytes
 from profilers._running import cast, named
 
 
@@ -40,9 +39,7 @@ class Memory(Profiler):
             for metric in self.metrics
             if metric.name in report
         }
-        model = cast(encoder, setting.runtime.dtype)
-        tensors = chain(model.parameters(), model.buffers())
-        values["weights_bytes"] = float(sum(t.numel() * t.element_size() for t in tensors))
+        values["weights_bytes"] = float(weights_bytes(cast(encoder, setting.runtime.dtype)))
         runtime = setting.runtime
         details = {"samples": samples, "device": named(runtime), "runtime": runtime.columns()}
         return Measurement(values, {**details, **report})
