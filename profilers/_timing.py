@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,10 +163,7 @@ def conditions(encoder: Encoder, runtime: Runtime) -> dict[str, Any]:
 
 def attention_kernels(encoder: Encoder, runtime: Runtime) -> list[str]:
     """The kernels that torch really chose for `scaled_dot_product_attention`."""
-    plain = Runtime(
-        runtime.device, runtime.threads, runtime.dtype, tf32=runtime.tf32,
-        attention=runtime.attention,
-    )  # fmt: skip
+    plain = replace(runtime, compile=False, cuda_graphs=False)
     with running([encoder], plain) as (forward,), _Kernels() as kernels:
         forward(torch.zeros(1, SAMPLE_RATE, device=runtime.device))
     return sorted(kernels.seen)

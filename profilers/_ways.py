@@ -88,7 +88,7 @@ def ways_of(encoder: Encoder, workload: Workload) -> list[Way]:
 
 
 def _equal(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of equal lengths, in batches that need no padding, which not all front ends bear."""
+    """Places of equal lengths, in batches that need no padding: `walk` takes none."""
     ranked = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for length, places in groupby(ranked, key=lambda index: lengths[index]):
         left, size = list(places), max(1, BATCH_SAMPLES // max(1, length))
