@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import InputError
-from core.spec import SAMPLE_RATE
 from encoders.corpora import Corpus
 from encoders.model import Encoder
 from encoders.roles import linear
@@ -32,17 +31,8 @@ def calibration(
     if corpus is None:
         raise InputError("calibration takes speech; name some with --data")
     speech = corpus.training()
-    items = [item for item in speech.items if encoder.spec.frames(item.samples) > 0]
-    if not items:
-        raise InputError(f"corpus {corpus.name!r} has no utterance of one frame or more")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen, left = [], seconds * SAMPLE_RATE
-    for item in (items[place] for place in order):
-        chosen.append(speech.waveform(item)[None])
-        left -= item.samples
-        if left <= 0:
-            break
-    return chosen
+    drawn = speech.draw(encoder.spec, seconds, seed)
+    return [speech.waveform(item)[None] for item in drawn]
 
 
 def second_moments(

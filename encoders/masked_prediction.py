@@ -123,17 +123,9 @@ def span_mask(
 @torch.no_grad()
 def _frames(encoder: Encoder, layer: int, corpus: Corpus, seed: int) -> Tensor:
     """That layer's states (frames, dim) over at most ten minutes of utterances, drawn at random."""
-    generator = torch.Generator().manual_seed(seed)
-    left, parts = 600.0, []
-    for index in torch.randperm(len(corpus.items), generator=generator).tolist():
-        item = corpus.items[index]
-        if left <= 0:
-            break
-        if encoder.spec.frames(item.samples) >= 1:
-            states = encoder(corpus.waveform(item)[None]).states[layer][0]
-            parts.append(states.float())
-            left -= item.seconds
-    return torch.cat(parts)
+    drawn = corpus.draw(encoder.spec, 600.0, seed)
+    states = [encoder(corpus.waveform(item)[None]).states[layer][0] for item in drawn]
+    return torch.cat(states).float()
 
 
 def half(encoder: Encoder) -> Encoder:

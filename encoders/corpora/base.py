@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
-from core.spec import SAMPLE_RATE
+from core.spec import SAMPLE_RATE, ModelSpec
 from encoders.corpora.audio import Header, describe, read_audio
 
 if TYPE_CHECKING:
@@ -73,6 +73,28 @@ class Corpus:
         The built-in corpus has other speech for that, by other voices.
         """
         return with_items(self, self.split("train") or self.items)
+
+    def draw(self, spec: ModelSpec, seconds: float, seed: int) -> list[Item]:
+        """Utterances drawn at random until they fill the seconds, all where there are no more.
+
+        Those without a single frame for an encoder of that spec are left out.
+
+        Raises:
+            InputError: nothing is left.
+        """
+        import torch  # as in `waveform`
+
+        items = [item for item in self.items if spec.frames(item.samples) > 0]
+        if not items:
+            raise InputError(f"corpus {self.name!r} has no utterance of one frame or more")
+        generator = torch.Generator().manual_seed(seed)
+        chosen, left = [], seconds * SAMPLE_RATE
+        for place in torch.randperm(len(items), generator=generator).tolist():
+            if left <= 0:
+                break
+            chosen.append(items[place])
+            left -= items[place].samples
+        return chosen
 
     def waveform(self, item: Item) -> Tensor:
         """The utterance as (samples,) float32 at 16 kHz.

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
+from encoders import zoo
 from encoders.corpora import Corpus, Item, open_corpus
 from encoders.corpora.audio import describe, read_audio, read_header
 from encoders.corpora.base import split_by_order
@@ -294,6 +295,18 @@ def test_keys_cannot_repeat_and_a_corpus_cannot_be_empty() -> None:
         Corpus("c", [Item("x", 1.0), Item("x", 1.0)], "0")
     with pytest.raises(InputError, match="no utterances"):
         Corpus("c", [], "0")
+
+
+def test_speech_is_drawn_until_it_fills_the_seconds() -> None:
+    spec, short = zoo.tiny(), Item("short", 0.01)
+    corpus = Corpus("c", [short, *(Item(str(i), 1 + i / 10) for i in range(20))], "0")
+    drawn = corpus.draw(spec, 10, seed=3)
+    assert sum(item.seconds for item in drawn[:-1]) < 10 <= sum(item.seconds for item in drawn)
+    assert drawn == corpus.draw(spec, 10, seed=3) != corpus.draw(spec, 10, seed=4)
+    everything = corpus.draw(spec, 1000, seed=0)
+    assert sorted(everything, key=lambda item: int(item.key)) == corpus.items[1:] != everything
+    with pytest.raises(InputError, match="no utterance of one frame"):
+        Corpus("c", [short], "0").draw(spec, 10, seed=0)
 
 
 def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
