@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_corpus import ToyCorpus
+from toy_models import DEEP, FAST
 
 from compressors._base import Setting
 from compressors._imitation import Clusters, LayerToLayer, MultiLayer, Posteriors, Teacher
@@ -21,7 +22,7 @@ from compressors._students import begin, family, size, student
 from compressors.distillation import Distillation
 from core import plugins
 from core.errors import InputError, Unsupported
-from core.spec import ConvFrontEnd, Exits, LayerSpec, MelFrontEnd, ModelSpec, Positions
+from core.spec import ConvFrontEnd, Exits, LayerSpec, ModelSpec, Positions
 from encoders import build, zoo
 from encoders.crops import Batch
 from encoders.cut import keep_heads, keep_layers, keep_units
@@ -30,26 +31,18 @@ from encoders.model import Encoder
 from encoders.objectives import Objective
 from encoders.store import load
 
-SPEC = ModelSpec(
-    "melhubert", MelFrontEnd(bins=10, stack=2), 16, 2, 8, (LayerSpec.dense(2, 8, 16),) * 6,
-    Positions(bias_reach=5), feature_norm=False,
-)  # fmt: skip
 WAVLM = replace(
-    SPEC, family="wavlm", front_end=ConvFrontEnd(channels=(16,) * 7), dim=32, total_heads=4,
+    DEEP, family="wavlm", front_end=ConvFrontEnd(channels=(16,) * 7), dim=32, total_heads=4,
     layers=(LayerSpec.dense(4, 8, 32),) * 3, feature_norm=True,
     positions=Positions(8, 4, gated_buckets=16, gated_distance=40),
 )  # fmt: skip
 RATES = [rate / 10 for rate in range(1, 10)]
 WAYS = ("depth", "width", "heads", "dim")
-FAST: dict[str, Any] = {
-    "steps": 6, "batch_seconds": 2.0, "crop_seconds": 0.5, "clusters": 8, "precision": "no",
-    "learning_rate": 5e-3,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return build(SPEC, seed=1).eval()
+    return build(DEEP, seed=1).eval()
 
 
 def batch_of(front: int, seed: int = 5) -> Batch:
@@ -112,15 +105,15 @@ def test_a_teacher_agrees_with_itself(corpus: ToyCorpus) -> None:
     ("depth", "predicted"), [(12, [4, 8, 12]), (6, [2, 4, 6]), (2, [1, 2]), (1, [1])]
 )
 def test_distilhubert_predicts_thirds_of_the_depth(depth: int, predicted: list[int]) -> None:
-    teacher = Teacher(build(replace(SPEC, layers=SPEC.layers[:1] * depth), seed=1))
-    objective = MultiLayer(teacher, SPEC.dim)
+    teacher = Teacher(build(replace(DEEP, layers=DEEP.layers[:1] * depth), seed=1))
+    objective = MultiLayer(teacher, DEEP.dim)
     assert objective.predicted == predicted
     assert len(objective.heads) == len(predicted)
 
 
 def test_distilhubert_loss_is_its_equation(encoder: Encoder) -> None:
-    batch, own = batch_of(SPEC.front_end.dim), build(student(SPEC, 0.5, "depth"), seed=2)
-    objective = MultiLayer(Teacher(encoder), SPEC.dim, seed=3)
+    batch, own = batch_of(DEEP.front_end.dim), build(student(DEEP, 0.5, "depth"), seed=2)
+    objective = MultiLayer(Teacher(encoder), DEEP.dim, seed=3)
     total = 0.0
     with torch.no_grad():
         states = encoder.encode(batch.clean).states
@@ -130,7 +123,7 @@ def test_distilhubert_loss_is_its_equation(encoder: Encoder) -> None:
                 head(last).flatten(0, 1), states[layer].flatten(0, 1), strict=True
             ):
                 cosine = guess @ wanted / (guess.norm() * wanted.norm())
-                near = (guess - wanted).abs().sum() / SPEC.dim
+                near = (guess - wanted).abs().sum() / DEEP.dim
                 total += float(near - torch.log(torch.sigmoid(cosine))) / (3 * 3 * 20)
     assert loss_of(objective, own, batch) == pytest.approx(total, rel=1e-5)
 
@@ -142,7 +135,7 @@ def test_distilhubert_loss_is_its_equation(encoder: Encoder) -> None:
 def test_layer_to_layer_pairs_layers_at_the_same_depth(
     by: str, rate: float, pairs: list[int], encoder: Encoder
 ) -> None:
-    batch, own = batch_of(SPEC.front_end.dim), build(student(SPEC, rate, by), seed=2)
+    batch, own = batch_of(DEEP.front_end.dim), build(student(DEEP, rate, by), seed=2)
     objective = LayerToLayer(Teacher(encoder), own.spec.dim, len(own.layers), seed=3)
     assert objective.predicted == pairs
     with torch.no_grad():
@@ -166,7 +159,7 @@ def test_half_of_twelve_layers_is_the_six_layer_student() -> None:
 
 
 @pytest.mark.parametrize("by", WAYS)
-@pytest.mark.parametrize("spec", [SPEC, WAVLM, zoo.tiny(), zoo.hubert_base()])
+@pytest.mark.parametrize("spec", [DEEP, WAVLM, zoo.tiny(), zoo.hubert_base()])
 def test_families_are_ordered_and_end_with_the_model_itself(spec: ModelSpec, by: str) -> None:
     shapes = family(spec, by)
     sizes = [size(shape) for shape in shapes]
@@ -179,7 +172,7 @@ def test_families_are_ordered_and_end_with_the_model_itself(spec: ModelSpec, by:
 
 @pytest.mark.parametrize("by", WAYS)
 def test_a_rate_is_of_the_parameters_of_the_layers(by: str) -> None:
-    spec = replace(SPEC, dim=64, total_heads=8, layers=(LayerSpec.dense(8, 8, 256),) * 6)
+    spec = replace(DEEP, dim=64, total_heads=8, layers=(LayerSpec.dense(8, 8, 256),) * 6)
     dense, method = build(spec, seed=1), Distillation(steps=0, by=by)  # type: ignore[arg-type]
     #: Half of the largest step: a layer of 6, a head of 8, and of what is square in the width.
     near = {"depth": 1 / 12, "width": 0.025, "heads": 1 / 48, "dim": 1 / 8}[by]
@@ -207,18 +200,18 @@ def test_what_cannot_go_is_unsupported_with_the_reason(encoder: Encoder) -> None
     assert isinstance(made[0.9], Unsupported)
     assert "by heads from 0.32 to 0.32" in str(made[0.9])
     with pytest.raises(Unsupported, match=r"by depth from 0.17 to 0.83 .* not 0.05"):
-        student(SPEC, 0.05, "depth")
-    shallow = replace(SPEC, layers=SPEC.layers[:1])
+        student(DEEP, 0.05, "depth")
+    shallow = replace(DEEP, layers=DEEP.layers[:1])
     assert "no smaller" in str(Distillation().supports(shallow))
     assert Distillation(by="width").supports(shallow) is None
-    integers = replace(SPEC, layers=(replace(SPEC.layers[0], numeric="int8"),) * 6)
+    integers = replace(DEEP, layers=(replace(DEEP.layers[0], numeric="int8"),) * 6)
     assert "integers" in str(Distillation().supports(integers))
 
 
 # What they begin with
 
 
-@pytest.mark.parametrize("shape", [SPEC, WAVLM])
+@pytest.mark.parametrize("shape", [DEEP, WAVLM])
 def test_a_student_begins_with_its_teachers_first_layers(shape: ModelSpec) -> None:
     dense = build(shape, seed=1).eval()
     begun = begin(student(shape, 0.6, "depth"), dense, seed=7, start="teacher")
@@ -245,16 +238,16 @@ def test_from_scratch_it_shares_the_front_end_alone(by: str) -> None:
 
 
 def test_students_of_a_model_with_exits_have_none() -> None:
-    dense = build(replace(SPEC, exits=Exits(4)), seed=1).eval()
+    dense = build(replace(DEEP, exits=Exits(4)), seed=1).eval()
     begun = begin(student(dense.spec, 0.5, "depth"), dense, seed=0, start="teacher")
-    assert begun.spec == replace(SPEC, layers=SPEC.layers[:3])
+    assert begun.spec == replace(DEEP, layers=DEEP.layers[:3])
 
 
 @pytest.mark.parametrize("start", ["teacher", "random"])
 def test_untrained_it_needs_no_speech(start: Any, encoder: Encoder, trainings: list[str]) -> None:
     made = dict(Distillation(steps=0, start=start).track(encoder, [0.5], Setting(seed=2)))
     assert trainings == []
-    assert same(made[0.5], begin(student(SPEC, 0.5, "depth"), encoder, 2, start))
+    assert same(made[0.5], begin(student(DEEP, 0.5, "depth"), encoder, 2, start))
     with pytest.raises(InputError, match="--data"):
         list(Distillation().track(encoder, [0.5]))
 

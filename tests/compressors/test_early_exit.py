@@ -9,33 +9,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toy_corpus import ToyCorpus
+from toy_models import DEEP, FAST
 
 from compressors._base import Setting
 from compressors._calibration import calibration
 from compressors.early_exit import AtExits, EarlyExit, growing
 from core.errors import InputError, Unsupported
-from core.spec import LayerSpec, MelFrontEnd, ModelSpec, Positions
 from encoders import build
 from encoders.crops import Batch
 from encoders.cut import keep_layers
 from encoders.masked_prediction import MaskedPrediction
 from encoders.model import Encoder
 
-LAYERS = 6
-SPEC = ModelSpec(
-    "melhubert", MelFrontEnd(bins=10, stack=2), 16, 2, 8, (LayerSpec.dense(2, 8, 16),) * LAYERS,
-    Positions(bias_reach=5), feature_norm=False,
-)  # fmt: skip
+LAYERS = len(DEEP.layers)
 RATES = [rate / 10 for rate in range(1, 10)]
-FAST: dict[str, Any] = {
-    "steps": 6, "batch_seconds": 2.0, "crop_seconds": 0.5, "clusters": 8, "precision": "no",
-    "learning_rate": 5e-3,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return build(SPEC, seed=1).eval()
+    return build(DEEP, seed=1).eval()
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +140,7 @@ def test_the_loss_is_the_weighted_mean_over_the_layers(encoder: Encoder, corpus:
     features = encoder.features(torch.stack([corpus.waveform(i) for i in corpus.items[:3]]))[0]
     batch = Batch(features + 0.1, features, tuple(corpus.items[:3]), (0, 0, 0))
     for weights, shares in (("uniform", [1 / 6] * 6), ("depth", growing(6))):
-        objective = AtExits(task, SPEC, weights)
+        objective = AtExits(task, DEEP, weights)
         states, labels = objective.masked(encoder, batch, torch.Generator().manual_seed(1))
         heads = [*objective.exits, objective.head]
         losses = [
@@ -163,10 +155,10 @@ def test_the_loss_is_the_weighted_mean_over_the_layers(encoder: Encoder, corpus:
 
 
 def test_what_it_does_not_support() -> None:
-    one = keep_layers(build(SPEC, seed=0), [0]).spec
+    one = keep_layers(build(DEEP, seed=0), [0]).spec
     assert "one layer" in str(EarlyExit().supports(one))
     with pytest.raises(InputError, match="--data"):
-        list(EarlyExit(policy="confidence").track(build(SPEC, seed=0), [0.5]))
+        list(EarlyExit(policy="confidence").track(build(DEEP, seed=0), [0.5]))
 
 
 def test_exits_are_not_put_on_exits(anytime: dict[float, Encoder | Unsupported]) -> None:

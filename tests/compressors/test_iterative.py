@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from toy_corpus import ToyCorpus
+from toy_models import SHALLOW, STAGED
 
 from compressors._base import Setting
 from compressors._iterative import Pruning, Staged, Watched, read_stages
@@ -25,25 +26,16 @@ from compressors.head_pruning import HeadPruning
 from compressors.row_pruning import RowPruning
 from compressors.weight_pruning import WeightPruning
 from core.errors import InputError, Unsupported
-from core.spec import LayerSpec, MelFrontEnd, ModelSpec, Positions
 from encoders.model import Encoder, build
 from encoders.objectives import Objective
 
-SPEC = ModelSpec(
-    "melhubert", MelFrontEnd(bins=10, stack=2), 16, 4, 4, (LayerSpec.dense(4, 4, 16),) * 2,
-    Positions(bias_reach=5), feature_norm=False,
-)  # fmt: skip
-FAST: dict[str, Any] = {
-    "steps": 3, "batch_seconds": 1.0, "crop_seconds": 0.5, "clusters": 8, "precision": "no",
-    "learning_rate": 5e-3, "augment": False, "stages": "0.25:0.75:0.25",
-}  # fmt: skip
 METHODS: list[type[Pruning]] = [WeightPruning, HeadPruning, RowPruning]
 Trainings = list[tuple[str, int]]
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return build(SPEC, seed=1).eval()
+    return build(SHALLOW, seed=1).eval()
 
 
 @pytest.fixture
@@ -77,7 +69,7 @@ def same(one: Encoder, other: Encoder) -> bool:
 def test_one_training_a_stage_gives_every_rate(
     kind: type[Pruning], encoder: Encoder, corpus: ToyCorpus, trainings: Trainings
 ) -> None:
-    method = kind(**FAST, schedule="iterative")
+    method = kind(**STAGED, schedule="iterative")
     small = made(method, encoder, [0.25, 0.5, 0.75], Setting(corpus))
     assert [name for name, _ in trainings] == ["to 0.25", "to 0.5", "to 0.75"]
     achieved = [method.achieved(encoder, e) for e in small]
@@ -90,7 +82,7 @@ def test_a_rate_does_not_depend_on_the_other_rates(
     kind: type[Pruning], encoder: Encoder, corpus: ToyCorpus, trainings: Trainings
 ) -> None:
     """Neither a stage nor a branch, which starts from the stage below it."""
-    method = kind(**FAST, schedule="iterative")
+    method = kind(**STAGED, schedule="iterative")
     together = made(method, encoder, [0.1, 0.4, 0.5, 0.65], Setting(corpus))
     names = [name for name, _ in trainings]
     assert names == ["to 0.1", "to 0.25", "to 0.4", "to 0.5", "to 0.65"]
@@ -103,7 +95,7 @@ def test_a_rate_does_not_depend_on_the_other_rates(
 def test_a_cut_run_goes_on_where_it_was(
     kind: type[Pruning], until: Any, encoder: Encoder, corpus: ToyCorpus, tmp_path: Path
 ) -> None:
-    method, reports = kind(**FAST, schedule="iterative", until=until), []
+    method, reports = kind(**STAGED, schedule="iterative", until=until), []
 
     def hear(name: str, step: int, total: int, values: dict[str, float]) -> None:
         reports.append((name, values["sparsity"]))
@@ -131,12 +123,13 @@ def test_every_stage_hears_other_speech(
 
     monkeypatch.setattr(Pretrained, "train", hear)
     for seed in (0, 1):
-        made(RowPruning(**FAST, schedule="iterative"), encoder, [0.25, 0.5], Setting(corpus, seed))
+        setting = Setting(corpus, seed)
+        made(RowPruning(**STAGED, schedule="iterative"), encoder, [0.25, 0.5], setting)
     assert len({str(offsets) for offsets in heard}) == len(heard) == 4
 
 
 def test_zeros_stay_zero_and_what_is_left_is_trained(encoder: Encoder, corpus: ToyCorpus) -> None:
-    method = WeightPruning(**FAST, schedule="iterative")
+    method = WeightPruning(**STAGED, schedule="iterative")
     half, more = made(method, encoder, [0.5, 0.75], Setting(corpus))
     pairs = list(zip(weights(half), weights(more), strict=True))
     for (module, name), (other, _) in pairs:
@@ -151,7 +144,7 @@ def test_zeros_stay_zero_and_what_is_left_is_trained(encoder: Encoder, corpus: T
 def test_the_next_cut_goes_by_the_weights_that_training_left(
     encoder: Encoder, corpus: ToyCorpus
 ) -> None:
-    method = WeightPruning(**FAST | {"learning_rate": 0.05}, schedule="iterative")
+    method = WeightPruning(**STAGED | {"learning_rate": 0.05}, schedule="iterative")
     once = made(replace(method, schedule="one-shot"), encoder, [0.5], Setting())[0]
     there = made(method, encoder, [0.5], Setting(corpus))[0]
     pairs = zip(weights(once), weights(there), strict=True)
@@ -161,7 +154,7 @@ def test_the_next_cut_goes_by_the_weights_that_training_left(
 def test_training_at_once_starts_from_the_dense_model(
     encoder: Encoder, corpus: ToyCorpus, trainings: Trainings
 ) -> None:
-    method = RowPruning(**FAST, schedule="retrain")
+    method = RowPruning(**STAGED, schedule="retrain")
     made(method, encoder, [0.25, 0.75], Setting(corpus))
     assert [name for name, _ in trainings] == ["to 0.25", "to 0.75"]
     assert same(made(replace(method, steps=0), encoder, [0.75], Setting())[0],
@@ -172,7 +165,7 @@ def test_training_at_once_starts_from_the_dense_model(
 def test_without_updates_stages_end_where_one_cut_does(
     kind: type[Pruning], encoder: Encoder
 ) -> None:
-    staged = kind(**FAST | {"steps": 0}, schedule="iterative")
+    staged = kind(**STAGED | {"steps": 0}, schedule="iterative")
     at_once = made(kind(), encoder, [0.25, 0.5, 0.75], Setting())
     assert all(map(same, made(staged, encoder, [0.25, 0.5, 0.75], Setting()), at_once))
 
@@ -180,7 +173,7 @@ def test_without_updates_stages_end_where_one_cut_does(
 def test_the_control_is_trained_as_long_and_loses_nothing(
     encoder: Encoder, corpus: ToyCorpus, trainings: Trainings
 ) -> None:
-    method = ContinueTraining(**FAST)
+    method = ContinueTraining(**STAGED)
     kept = made(method, encoder, [0.25, 0.4, 0.5], Setting(corpus))
     assert [name for name, _ in trainings] == ["to 0.25", "to 0.4", "to 0.5"]
     assert all(e.spec == encoder.spec and method.achieved(encoder, e) == 0 for e in kept)
@@ -204,7 +197,7 @@ def test_a_stage_ends_when_the_smoothed_loss_is_back(
         updates[name] = step
 
     monkeypatch.setattr(Watched, "forward", forward)
-    method = RowPruning(**FAST | {"steps": 20}, schedule="iterative", until="recovered")
+    method = RowPruning(**STAGED | {"steps": 20}, schedule="iterative", until="recovered")
     made(method, encoder, [0.25, 0.5], Setting(corpus, report=hear))
     assert updates == {"to 0": 20, "to 0.25": 6, "to 0.5": 1}
 

@@ -12,30 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 from toy_corpus import ToyCorpus
+from toy_models import SHALLOW, STAGED
 
 from compressors._base import Setting
 from compressors._trained import Pretrained
 from compressors._zeros import masked_like, weights, zeros_held
 from compressors.lottery_ticket import LotteryTicket
 from compressors.weight_pruning import WeightPruning
-from core.spec import LayerSpec, MelFrontEnd, ModelSpec, Positions
 from encoders.model import Encoder, build
 from encoders.objectives import Objective
 
-SPEC = ModelSpec(
-    "melhubert", MelFrontEnd(bins=10, stack=2), 16, 4, 4, (LayerSpec.dense(4, 4, 16),) * 2,
-    Positions(bias_reach=5), feature_norm=False,
-)  # fmt: skip
-FAST: dict[str, Any] = {
-    "steps": 3, "batch_seconds": 1.0, "crop_seconds": 0.5, "clusters": 8, "precision": "no",
-    "learning_rate": 5e-3, "augment": False, "stages": "0.25:0.75:0.25",
-}  # fmt: skip
 RATES = [0.25, 0.5, 0.75]
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return build(SPEC, seed=1).eval()
+    return build(SHALLOW, seed=1).eval()
 
 
 @pytest.fixture
@@ -65,7 +57,7 @@ def tickets(method: LotteryTicket, encoder: Encoder, setting: Setting) -> list[T
 def test_one_mask_run_and_a_training_per_ticket(
     encoder: Encoder, corpus: ToyCorpus, begun: dict[str, Tensor]
 ) -> None:
-    made = tickets(LotteryTicket(**FAST), encoder, Setting(corpus))
+    made = tickets(LotteryTicket(**STAGED), encoder, Setting(corpus))
     assert list(begun) == [
         "mask 0", "ticket 0.25", "mask 0.25", "ticket 0.5", "mask 0.5", "ticket 0.75",
     ]  # fmt: skip
@@ -77,7 +69,7 @@ def test_one_mask_run_and_a_training_per_ticket(
 def test_a_ticket_starts_from_the_given_weights_under_the_trained_mask(
     encoder: Encoder, corpus: ToyCorpus, begun: dict[str, Tensor]
 ) -> None:
-    method = LotteryTicket(**FAST | {"learning_rate": 0.05})
+    method = LotteryTicket(**STAGED | {"learning_rate": 0.05})
     made = tickets(method, encoder, Setting(corpus))
     given, start = flat(encoder), begun["ticket 0.5"]
     assert torch.equal(start[start != 0], given[start != 0])
@@ -90,7 +82,7 @@ def test_a_ticket_starts_from_the_given_weights_under_the_trained_mask(
 
 
 def test_a_ticket_does_not_depend_on_the_others(encoder: Encoder, corpus: ToyCorpus) -> None:
-    method = LotteryTicket(**FAST)
+    method = LotteryTicket(**STAGED)
     together = tickets(method, encoder, Setting(corpus))
     (alone,) = (e for _, e in method.track(encoder, [0.75], Setting(corpus)))
     assert isinstance(alone, Encoder)
@@ -100,9 +92,9 @@ def test_a_ticket_does_not_depend_on_the_others(encoder: Encoder, corpus: ToyCor
 def test_the_control_has_the_mask_and_other_weights(
     encoder: Encoder, corpus: ToyCorpus, begun: dict[str, Tensor]
 ) -> None:
-    tickets(LotteryTicket(**FAST), encoder, Setting(corpus))
+    tickets(LotteryTicket(**STAGED), encoder, Setting(corpus))
     ours = dict(begun)
-    tickets(LotteryTicket(**FAST, rewind="random"), encoder, Setting(corpus))
+    tickets(LotteryTicket(**STAGED, rewind="random"), encoder, Setting(corpus))
     mask = ours["ticket 0.5"] != 0
     assert torch.equal(begun["ticket 0.5"] != 0, mask)
     assert (begun["ticket 0.5"] != ours["ticket 0.5"])[mask].all()
@@ -110,7 +102,7 @@ def test_the_control_has_the_mask_and_other_weights(
 
 
 def test_outside_the_maps_the_control_keeps_what_was_given(encoder: Encoder) -> None:
-    method = LotteryTicket(**FAST | {"steps": 0}, rewind="random")
+    method = LotteryTicket(**STAGED | {"steps": 0}, rewind="random")
     made = dict(method.track(encoder, [0.5]))[0.5]
     assert isinstance(made, Encoder)
     drawn = {id(getattr(m, n)) for m, n in weights(made)}
@@ -121,7 +113,7 @@ def test_outside_the_maps_the_control_keeps_what_was_given(encoder: Encoder) -> 
 
 
 def test_without_updates_a_ticket_is_one_cut(encoder: Encoder) -> None:
-    made = tickets(LotteryTicket(**FAST | {"steps": 0}), encoder, Setting())
+    made = tickets(LotteryTicket(**STAGED | {"steps": 0}), encoder, Setting())
     cut = [e for _, e in WeightPruning().track(encoder, RATES)]
     assert all(torch.equal(a, flat(b)) for a, b in zip(made, cut, strict=True) if b)
 
@@ -135,17 +127,17 @@ def test_a_cut_run_goes_on_where_it_was(
         names.add(name)
 
     setting = Setting(corpus, folder=tmp_path, report=hear)
-    next(LotteryTicket(**FAST).track(encoder, RATES, setting))
+    next(LotteryTicket(**STAGED).track(encoder, RATES, setting))
     names.clear()
-    resumed = tickets(LotteryTicket(**FAST), encoder, setting)
+    resumed = tickets(LotteryTicket(**STAGED), encoder, setting)
     assert names == {"mask 0.25", "ticket 0.5", "mask 0.5", "ticket 0.75"}
-    whole = tickets(LotteryTicket(**FAST), encoder, replace(setting, folder=None))
+    whole = tickets(LotteryTicket(**STAGED), encoder, replace(setting, folder=None))
     assert all(map(torch.equal, resumed, whole))
 
 
 def test_a_mask_is_put_where_the_other_is_zero(encoder: Encoder) -> None:
     sparse = dict(WeightPruning().track(encoder, [0.3]))[0.3]
-    other = build(SPEC, seed=5)
+    other = build(SHALLOW, seed=5)
     assert isinstance(sparse, Encoder)
     masked = flat(masked_like(other, sparse))
     assert torch.equal(masked, flat(other) * (flat(sparse) != 0))
