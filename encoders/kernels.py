@@ -10,12 +10,14 @@ GPUs keep torch's kernels: `apply` says which of the two it is, and each module 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from weakref import ref
 
 import torch
 from torch import Tensor
+
+Made = TypeVar("Made")
 
 _HERE = torch.backends.mkldnn.is_available()
 #: The operations that torch's own compiler calls; there are no public names for them.
@@ -27,6 +29,9 @@ _DTYPES = {torch.float32} | (
 
 #: Frames from which `attend` beats torch's fused attention, which shorter scores suit better.
 LONG = 384
+
+#: Multiply-accumulates that take about as long as the steps of `attend` for one head.
+SPARE = 3 << 20
 
 
 def apply(x: Tensor, weight: Tensor) -> bool:
@@ -78,12 +83,15 @@ def channels_last(weight: Tensor) -> Tensor:
     return weight[:, :, None].contiguous(memory_format=torch.channels_last)[:, :, 0]
 
 
-def attends(queries: Tensor, keys: Tensor) -> bool:
-    """Whether `attend` is the faster attention: one thread, many frames, no kernel asked for."""
+def attends(time: int, light: bool) -> bool:
+    """Whether `attend` is the faster attention: one thread, many frames, no kernel asked for.
+
+    light: whether padding heads to one width, as torch's attention needs them, costs next to
+    nothing.
+    """
     cuda = torch.backends.cuda  # these switches are those of every device
     return (
-        queries.shape[-2] >= LONG
-        and apply(queries, keys)
+        (time >= LONG or not light)
         and torch.get_num_threads() == 1
         and cuda.math_sdp_enabled()
         and cuda.flash_sdp_enabled()
@@ -91,24 +99,38 @@ def attends(queries: Tensor, keys: Tensor) -> bool:
 
 
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, add: Callable[[Tensor, int, int], Any]
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    widths: Sequence[tuple[int, int]],
+    add: Callable[[Tensor, int, int], Any],
 ) -> Tensor:
     """Attention, the scores of one head (time, time) at a time, in float32.
 
-    queries, keys, values: (batch, heads, time, width), the queries scaled. add: what adds the bias
-    to the scores, in place, given the places of item and head.
+    queries, keys, values: (batch, time, sum of the heads' widths), the queries scaled. widths: of
+    each head's queries and of its values. add: what adds the bias to the scores, in place, given
+    the places of item and head.
     """
-    batch, heads, time, width = values.shape
-    out = values.new_empty(batch, time, heads, width).transpose(1, 2)
-    q, k = queries.float().contiguous(), keys.float().contiguous()
-    v = values.float().transpose(2, 3).contiguous()
-    for item in range(batch):
-        for head in range(heads):
-            scores = linear(q[item, head], k[item, head])
-            add(scores, item, head)
-            torch.softmax(scores, -1, out=scores)
-            out[item, head] = linear(scores, v[item, head])
+    qk, vo = zip(*widths, strict=True)
+    out = torch.empty_like(values)
+    q, k, v = queries.float(), keys.float(), values.float().mT.contiguous()
+    for item in range(len(out)):
+        heads = zip(q[item].split(qk, -1), k[item].split(qk, -1), v[item].split(vo), strict=True)
+        parts = out[item].split(vo, -1)
+        for head, (own_q, own_k, own_v) in enumerate(heads):
+            if vo[head]:
+                scores = _scores(own_q, own_k)
+                add(scores, item, head)
+                torch.softmax(scores, -1, out=scores)
+                parts[head].copy_(linear(scores, own_v))
     return out
+
+
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Products (time, time) of queries and keys (time, width), which may have no width at all."""
+    if not queries.shape[1]:
+        return queries.new_zeros(len(queries), len(keys))
+    return linear(queries.contiguous(), keys.contiguous())
 
 
 class Derived:
@@ -119,19 +141,20 @@ class Derived:
 
     def __init__(self) -> None:
         self._sources: list[tuple[ref[Tensor], int, int, torch.dtype]] = []
-        self._value: Tensor | None = None
+        self._value: Any = None
 
     def __reduce__(self) -> tuple[type[Derived], tuple[()]]:
         return Derived, ()
 
-    def of(self, make: Callable[[], Tensor], *sources: Tensor) -> Tensor:
+    def of(self, make: Callable[[], Made], *sources: Tensor) -> Made:
         """What `make` makes, which must depend on `sources` alone."""
         if any(source.is_inference() for source in sources):  # changes of these leave no trace
             return make()
         if self._value is None or not self._fresh(sources):
             self._value = make()
             self._sources = [(ref(source), *_state(source)) for source in sources]
-        return self._value
+        made: Made = self._value
+        return made
 
     def _fresh(self, sources: tuple[Tensor, ...]) -> bool:
         pairs = zip(self._sources, sources, strict=True)

@@ -68,7 +68,11 @@ def _linear(spec: LayerSpec, inputs: int, outputs: int, bias: bool = True) -> Li
 
 
 class Attention(nn.Module):
-    """Self-attention over the kept heads; without any it contributes the bias of `out` alone."""
+    """Self-attention over the kept heads; without any it contributes the bias of `out` alone.
+
+    In inference on CPUs heads of unequal widths are padded to one width, which torch's fast kernels
+    ask for: where that is cheap once, by weights of 0, else frame by frame.
+    """
 
     def __init__(self, layer: LayerSpec, model: ModelSpec) -> None:
         super().__init__()
@@ -80,6 +84,10 @@ class Attention(nn.Module):
         self.out = linear_for(layer, model.dim, "out")
         gated = bool(model.positions.gated_buckets and layer.heads)
         self.gate = Gate(layer.heads, model.head_dim) if gated else None
+        self.widest = max((1, *layer.qk, *layer.vo))
+        padded = 3 * len(layer.heads) * self.widest - 2 * sum(layer.qk) - sum(layer.vo)
+        self.surplus = padded * model.dim  # products per frame with weights of 0
+        self.even = kernels.Derived()
 
     def forward(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
         """x (batch, time, dim) -> the same shape.
@@ -88,17 +96,48 @@ class Attention(nn.Module):
         """
         if not any(self.vo):
             return self.out(x.new_zeros(*x.shape[:2], 0))
-        queries, keys = split_heads(self.q(x), self.qk), split_heads(self.k(x), self.qk)
-        values = split_heads(self.v(x), self.vo)
-        if kernels.attends(queries, keys):
-            add = self._adder(x, bias, padding)
-            context = kernels.attend(queries * self.scale, keys, values, add)
-        else:
-            mask = self._mask(x, bias, padding)
-            context = F.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, scale=self.scale
-            )
+        fast = kernels.apply(x, self.out.bias)
+        light = fast and x.shape[1] * self.surplus <= kernels.SPARE * len(self.heads)
+        if fast and kernels.attends(x.shape[1], light):
+            widths, add = list(zip(self.qk, self.vo, strict=True)), self._adder(x, bias, padding)
+            queries, keys, values = self.q(x) * self.scale, self.k(x), self.v(x)
+            return self.out(kernels.attend(queries, keys, values, widths, add))
+        mask = self._mask(x, bias, padding)
+        if fast and light and self.surplus and self._is_plain():
+            return self._evenly(x, mask)
+        width = self.widest if fast else 0
+        queries, keys = (split_heads(own(x), self.qk, width) for own in (self.q, self.k))
+        values = split_heads(self.v(x), self.vo, width)
+        context = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=self.scale
+        )
         return self.out(join_heads(context, self.vo))
+
+    def _is_plain(self) -> bool:
+        """Whether the maps are one matrix each, of floats, and nothing listens to them."""
+        return all(
+            isinstance(own, Linear) and not own._forward_hooks and not own._forward_pre_hooks
+            for own in (self.q, self.k, self.v, self.out)
+        )
+
+    def _evenly(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What `forward` makes of x, by weights that are padded to heads of one width."""
+        sources = [part for own in (self.q, self.k, self.v, self.out) for part in own.parameters()]
+        weight, bias, out = self.even.of(self._padded, *sources)
+        heads = kernels.linear(x, weight, bias).view(*x.shape[:2], 3, len(self.heads), self.widest)
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4)
+        context = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=self.scale
+        )
+        return kernels.linear(context.transpose(1, 2).flatten(2), out, self.out.bias)
+
+    def _padded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight and bias of q, k and v in one, and the weight of `out`."""
+        maps = ((self.q, self.qk), (self.k, self.qk), (self.v, self.vo))
+        rows = [pad_heads(own.weight.T, widths, self.widest) for own, widths in maps]
+        biases = [pad_heads(own.bias, widths, self.widest) for own, widths in maps]
+        out = pad_heads(self.out.weight, self.vo, self.widest)
+        return torch.cat(rows, dim=-1).T.contiguous(), torch.cat(biases), out
 
     def maps(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
         """How much of each key a query takes, (batch, heads, time, time); arguments as `forward`'s.
@@ -138,13 +177,22 @@ class Attention(nn.Module):
         return add
 
 
-def split_heads(x: Tensor, widths: Sequence[int]) -> Tensor:
-    """(batch, time, sum of widths) -> (batch, heads, time, widest), narrower heads padded by 0."""
-    widest = max(1, *widths)
-    if any(width != widest for width in widths):
-        parts = x.split(list(widths), dim=-1)
-        x = torch.cat([F.pad(part, (0, widest - part.shape[-1])) for part in parts], dim=-1)
-    return x.view(*x.shape[:2], len(widths), widest).transpose(1, 2)
+def split_heads(x: Tensor, widths: Sequence[int], width: int = 0) -> Tensor:
+    """(batch, time, sum of widths) -> (batch, heads, time, width), padded by 0.
+
+    width: at least that of the widest head, which it is by default.
+    """
+    width = width or max((1, *widths))
+    padded = pad_heads(x, widths, width)
+    return padded.view(*x.shape[:2], len(widths), width).transpose(1, 2)
+
+
+def pad_heads(x: Tensor, widths: Sequence[int], width: int) -> Tensor:
+    """(..., sum of widths) -> (..., heads * width), x itself where nothing is to be padded."""
+    if all(own == width for own in widths):
+        return x
+    parts = x.split(list(widths), dim=-1)
+    return torch.cat([F.pad(part, (0, width - part.shape[-1])) for part in parts], dim=-1)
 
 
 def join_heads(x: Tensor, widths: Sequence[int]) -> Tensor:

@@ -74,7 +74,8 @@ def cast(encoder: Encoder, dtype: str | None) -> Encoder:
     if dtype in (None, encoder.spec.dtype):
         return encoder
     spec = replace(encoder.spec, dtype=dtype)  # type: ignore[arg-type]  # Runtime has checked it
-    return from_state(spec, encoder.state_dict())
+    with torch.inference_mode(False):  # of tensors made within it nothing folded is ever kept
+        return from_state(spec, encoder.state_dict())
 
 
 @contextmanager

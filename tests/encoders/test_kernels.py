@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.spec import ConvFrontEnd, LayerSpec, ModelSpec, Positions
 from encoders import build, kernels, zoo
+from encoders.layer import Attention
 from encoders.linear import Convolution
 from encoders.model import Encoder, from_state
 from encoders.positions import ConvPositions
@@ -81,15 +85,13 @@ def test_inference_computes_what_training_does(
 
 
 def test_attention_of_its_own_leaves_threads_and_chosen_kernels_alone() -> None:
-    queries = torch.randn(1, 2, kernels.LONG, 8)
-    with torch.no_grad():
-        assert kernels.attends(queries, queries)
-        assert not kernels.attends(queries[:, :, 1:], queries)
-        with sdpa_kernel(SDPBackend.MATH):
-            assert not kernels.attends(queries, queries)
-        torch.set_num_threads(2)
-        assert not kernels.attends(queries, queries)
-    assert not kernels.attends(queries, queries)
+    assert kernels.attends(kernels.LONG, light=True)
+    assert not kernels.attends(kernels.LONG - 1, light=True)
+    assert kernels.attends(1, light=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert not kernels.attends(kernels.LONG, light=False)
+    torch.set_num_threads(2)
+    assert not kernels.attends(kernels.LONG, light=False)
 
 
 @pytest.mark.parametrize("positions", ["convolution", "gated bias"])
@@ -218,3 +220,99 @@ def test_nothing_is_folded_where_gradients_flow() -> None:
     encoder(torch.randn(1, 4000))
     assert encoder.conv_positions is not None
     assert encoder.conv_positions.convolution.folded._value is None
+
+
+# --- heads of unequal widths --------------------------------------------------------------------
+
+THIN = LayerSpec((0, 1, 3), (3, 0, 5), (2, 6, 0), 9)
+SHAPES = {
+    "thin": THIN,
+    "no queries": LayerSpec((0, 2), (0, 0), (3, 5), 9),
+    "queries alone": LayerSpec((0, 2), (2, 2), (6, 6), 9),
+    "factored": replace(THIN, ranks=(("q", 2), ("out", 3))),
+}
+PLAIN = [name for name in SHAPES if name != "factored"]
+
+
+class Attend(nn.Module):
+    """An attention with a bias and padding of its own."""
+
+    def __init__(self, layer: LayerSpec) -> None:
+        super().__init__()
+        self.attention = Attention(layer, small(GROUP, Positions()))
+        shaken(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(2)
+        bias = torch.randn(1, HEADS, x.shape[1], x.shape[1], generator=generator)
+        padding = torch.arange(x.shape[1]) >= torch.tensor([[x.shape[1]], [x.shape[1] // 2]])
+        return self.attention(x, bias, padding[:, None, None])
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        self.seen[func.overloadpacket.__name__.strip("_")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def operations(module: nn.Module, x: Tensor) -> Counter[str]:
+    """What an inference that agrees with training runs once the weights are folded."""
+    expected = module_with_grad(module, x)
+    assert (module(x) - expected).abs().max() < 1e-6 * expected.abs().max()
+    with Operations() as seen:
+        module(x)
+    return seen.seen
+
+
+FRAMES = torch.randn(2, 30, DIM, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_uneven_heads_are_padded_once_by_their_weights(name: str) -> None:
+    seen = operations(Attend(SHAPES[name]), FRAMES)
+    assert seen["linear_pointwise"] == 2, "q, k and v at once, and out"
+    assert seen["scaled_dot_product_flash_attention_for_cpu"] == 1
+    assert not seen["constant_pad_nd"]
+    assert not seen["cat"]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_where_that_is_dear_heads_are_padded_frame_by_frame_or_not_at_all(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Attend(SHAPES[name])
+    monkeypatch.setattr(kernels, "SPARE", 0)
+    assert not operations(module, FRAMES)["scaled_dot_product_flash_attention_for_cpu"]
+    torch.set_num_threads(2)
+    assert operations(module, FRAMES)["scaled_dot_product_flash_attention_for_cpu"] == 1
+    monkeypatch.undo()
+    if name not in PLAIN:
+        assert operations(module, FRAMES)["constant_pad_nd"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_padded_weights_are_never_stale(change: Callable[[nn.Module], None]) -> None:
+    module = Attend(THIN)
+    operations(module, FRAMES)
+    change(module)
+    operations(module, FRAMES)
+
+
+@pytest.mark.parametrize("role", ["q", "k", "v", "out"])
+def test_who_listens_to_a_map_hears_its_real_width(role: str) -> None:
+    module = Attend(THIN)
+    operations(module, FRAMES)
+    heard: list[tuple[int, ...]] = []
+    own = getattr(module.attention, role)
+    own.register_forward_hook(lambda _, x, y: heard.append((x[0].shape[-1], y.shape[-1])))
+    operations(module, FRAMES)
+    assert set(heard) == {THIN.linear_shape(role, DIM)[::-1]}

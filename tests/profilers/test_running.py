@@ -30,6 +30,7 @@ def test_every_runtime_gives_the_same_states(runtime: Runtime) -> None:
     with running([encoder], runtime) as (forward,):
         assert torch.get_num_threads() == runtime.threads
         assert torch.is_inference_mode_enabled()
+        assert not any(weight.is_inference() for weight in forward.parameters()), "folding lasts"
         state = forward(WAVEFORMS).states[-1]
     assert str(state.dtype) == f"torch.{runtime.dtype or 'float32'}"
     tolerance = 0.1 if runtime.dtype else 1e-4
