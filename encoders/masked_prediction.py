@@ -103,7 +103,7 @@ class MaskedPrediction:
     @torch.no_grad()
     def labels(self, features: Tensor) -> Tensor:
         """The cluster (batch, time) of each frame of features (batch, time, F) without padding."""
-        states = self.teacher.encode(features).states[self.layer].float()
+        states = self.teacher.encode(features, depth=self.layer).states[self.layer].float()
         return nearest((states - self.mean) / self.std, self.centroids)
 
 

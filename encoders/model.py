@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -102,19 +103,21 @@ class Encoder(nn.Module):
         lengths: Tensor | None = None,
         mask: Tensor | None = None,
         mask_embedding: Tensor | None = None,
+        depth: int | None = None,
     ) -> Hidden:
         """The part after the front end: features (batch, time, F) with valid lengths (batch,).
 
         mask: True (batch, time) where a projected frame is replaced by mask_embedding (dim,), the
         input of masked prediction. With exits, an utterance is run through no more layers than it
-        needs, but in training and under a tracer, which cannot follow it, through all.
+        needs, but in training and under a tracer, which cannot follow it, through all. depth: the
+        last state that is wanted; without exits, no later one is computed.
         """
         x = self._embed(features, lengths, mask, mask_embedding)
         tokens = self._join(x, lengths)
         if tokens is None:
-            return self._transform(x, lengths)
+            return self._transform(x, lengths, depth)
         frames = full_lengths(x) if lengths is None else lengths
-        hidden = self._transform(tokens.values, tokens.counts)
+        hidden = self._transform(tokens.values, tokens.counts, depth)
         return replace(
             hidden,
             states=[tokens.spread(state) for state in hidden.states],
@@ -132,7 +135,7 @@ class Encoder(nn.Module):
             return None
         return self.shortening(x, full_lengths(x) if lengths is None else lengths)
 
-    def _transform(self, x: Tensor, lengths: Tensor | None) -> Hidden:
+    def _transform(self, x: Tensor, lengths: Tensor | None, depth: int | None) -> Hidden:
         """Positions and layers over a sequence (batch, time, dim), 0 behind its lengths."""
         time = x.shape[1]
         padded = padding(lengths, time)
@@ -153,10 +156,10 @@ class Encoder(nn.Module):
         if len(self.exits) and not self.training and not torch.jit.is_tracing():
             return self._leave_early(x, lengths, bias, keys)
         states = [x]
-        for layer in self.layers:
+        for layer in islice(self.layers, depth):
             states.append(layer(states[-1], bias, keys))
         depths = self._depths(states, lengths) if torch.jit.is_tracing() else None
-        if self.spec.norm_first:
+        if self.spec.norm_first and len(states) > len(self.layers):
             states[-1] = self.norm(states[-1])
         return Hidden(states, lengths, self.spec.hop, depths)
 

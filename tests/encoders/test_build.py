@@ -128,6 +128,17 @@ def test_a_mask_replaces_frames_and_nothing_else() -> None:
     assert not torch.allclose(first, plain)
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_layers_behind_the_last_wanted_state_are_not_run(norm_first: bool) -> None:
+    encoder = build(replace(zoo.tiny(), norm_first=norm_first), seed=0).eval()
+    features = torch.randn(2, 9, encoder.spec.front_end.dim)
+    whole = encoder.encode(features).states
+    for depth in (0, 2, len(encoder.layers)):
+        states = encoder.encode(features, depth=depth).states
+        assert len(states) == depth + 1
+        assert all(map(torch.equal, states, whole))
+
+
 def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
