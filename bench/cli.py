@@ -392,8 +392,16 @@ def plot(
         str | None, typer.Option(help="pareto: superb_s (default), a task or any metric.")
     ] = None,
     rates: Annotated[
-        str | None, typer.Option(help="layers: the rates to show; by default the middle one.")
+        str | None,
+        typer.Option(help="layers, probes: the rates to show; by default the middle one."),
     ] = None,
+    anchors: Annotated[
+        str | None,
+        typer.Option(help="pareto: superb_s by official scores, leaderboard or wang2023."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="pareto: published models too, or alone.")
+    ] = False,
     methods: Annotated[
         str | None, typer.Option(help="A comma list: the methods to show, by default all.")
     ] = None,
@@ -415,8 +423,17 @@ def plot(
 
 @app.command()
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     out: Annotated[Path, typer.Option(help="The file to write: .csv, .md or .tex.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs; none with --published.")
+    ] = None,
+    anchors: Annotated[
+        str,
+        typer.Option(help="Of superb_s: quick, or of official scores leaderboard or wang2023."),
+    ] = "quick",
+    published: Annotated[
+        bool, typer.Option("--published", help="List published models too, or alone.")
+    ] = False,
 ) -> None:
     """Write the points of one or more runs into one table."""
     from results.leaderboard import write
@@ -519,6 +536,87 @@ def superb_s(
     from results.superb import score_file
 
     Console().print(render_scores(score_file(file, anchors)))
+
+
+superb = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(superb, name="superb")
+
+
+@superb.callback()
+def superb_(
+    context: typer.Context,
+    model: Model = "builtin",
+    task: Annotated[
+        str, typer.Option(help="all, or a comma list: pr,asr,ks,qbe,sid,sv,sd,ic,sf,er.")
+    ] = "all",
+    data_root: Annotated[
+        str | None, typer.Option(help="The folder that holds the corpora; docs/superb.md.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; by default the recipe's own.")
+    ] = None,
+    lr_grid: Annotated[
+        str | None, typer.Option(help="Comma list; the best on dev is tested: 1e-5,1e-4,1e-3.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Updates; by default the recipe's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="As s3prl's --seed.")] = 1337,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where there is one.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read audio.")] = 4,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="Another value of a recipe's setting, KEY=VALUE; repeatable."),
+    ] = None,
+    s3prl_root: Annotated[
+        Path | None, typer.Option(help="A git checkout of s3prl, run in place of the package.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for records and checkpoints.")] = None,
+) -> int:
+    """Train and test s3prl's official SUPERB recipes on a model. Interrupted, it goes on."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from bench import superb as official
+
+    if lr is not None and lr_grid is not None:
+        raise InputError("--lr and --lr-grid exclude each other; give one of them")
+    rates = lr_grid if lr is None else str(lr)
+    request = official.request(
+        model, task, data_root, out, rates, steps, seed, device, workers,
+        s3prl_root, override or [],
+    )  # fmt: skip
+    failed = 0
+    try:
+        for section in official.run(request, lambda begun: print(begun, flush=True)):
+            print(official.as_line(section), flush=True)
+            failed += section.status != "done"
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command to go on", file=sys.stderr)
+        return INTERRUPTED
+    return FAILED if failed else 0
+
+
+@superb.command()
+def gather(
+    folder: Annotated[Path, typer.Argument(help="Folder of bench superb, or of s3prl's runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables; by default the same one.")
+    ] = None,
+) -> None:
+    """Collect finished runs, also those of s3prl itself, into tables with superb_s."""
+    from bench import superb_table as table
+    from bench.outputs import check_folder
+
+    check_folder(out or folder)
+    runs = table.gather(folder)
+    table.write(runs, out or folder)
+    print(table.as_text(runs))
 
 
 @app.command("list")

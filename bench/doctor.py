@@ -35,7 +35,10 @@ OPTIONAL = {
         "making the built-in corpus: pip install -e '.[corpus]'",
     ),
     "transformers": ("transformers", "importing checkpoints: pip install -e '.[importers]'"),
-    "s3prl": ("s3prl", "a row of bench compare-runtimes"),
+    "s3prl": (
+        "s3prl",
+        "bench superb and a row of bench compare-runtimes: pip install -e '.[superb]'",
+    ),
 }
 #: Instruction sets that decide how fast matrix products are here.
 FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
