@@ -59,11 +59,10 @@ def _complete(kind: str) -> Callable[[str], list[str]]:
     """Completes the last name of a comma list."""
 
     def complete(incomplete: str) -> list[str]:
-        from bench.listing import names
+        from bench.listing import groups, names
 
         before, comma, last = incomplete.rpartition(",")
-        special = [] if kind == "model" else ["all"]
-        known = [*names(kind), *special]
+        known = [*names(kind), *groups(kind)]
         return [before + comma + name for name in known if name.startswith(last)]
 
     return complete
@@ -101,7 +100,11 @@ Methods = Annotated[
     ),
 ]
 Tasks = Annotated[
-    str, typer.Option(help="all, none or a comma list.", autocompletion=_complete("task"))
+    str,
+    typer.Option(
+        help="Groups and names: quick, superb (its ten), all, none or a comma list.",
+        autocompletion=_complete("task"),
+    ),
 ]
 Profilers = Annotated[
     str, typer.Option(help="all, none or a comma list.", autocompletion=_complete("profiler"))
@@ -129,6 +132,16 @@ Attention = Annotated[
     str, typer.Option(help="Attention kernel: auto, math, flash, efficient or cudnn.")
 ]
 Graphs = Annotated[bool, typer.Option("--cuda-graphs", help="Replay a CUDA graph per length.")]
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(
+        help="Disk for the hidden states that tasks read, such as 8GB, or 0 for none; by default "
+        "4GB, and none on the built-in corpus."
+    ),
+]
+CacheDtype = Annotated[
+    str, typer.Option(help="float32, or float16 for half the size: of hidden states of frames.")
+]
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -151,6 +164,10 @@ def sweep(
     task_data: Annotated[str, typer.Option(help="Labelled audio that tasks are run on.")] = (
         "builtin"
     ),
+    lexicon: Annotated[
+        str | None,
+        typer.Option(help="Lines of WORD PH OH N: phones for the texts of --task-data."),
+    ] = None,
     profilers: Profilers = "params,macs,latency",
     preset: Preset = None,
     device: Device = "cpu",
@@ -160,6 +177,8 @@ def sweep(
     tf32: Tf32 = False,
     attention: Attention = "auto",
     cuda_graphs: Graphs = False,
+    cache_limit: CacheLimit = None,
+    cache_dtype: CacheDtype = "float32",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default one per model and data.")
     ] = None,
@@ -182,8 +201,8 @@ def sweep(
     runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs)
     request = run_sweep.request(
         model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
-        tasks=tasks, task_source=Source(task_data), profilers=profilers, preset=preset,
-        runtime=runtime,
+        tasks=tasks, task_source=Source(task_data, lexicon=lexicon), profilers=profilers,
+        preset=preset, runtime=runtime, cache_limit=cache_limit, cache_dtype=cache_dtype,
     )  # fmt: skip
     folder = out or run_sweep.default_folder(request)
     if dry_run:

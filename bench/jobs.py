@@ -27,11 +27,13 @@ from core.runtime import Runtime
 from core.spec import ModelSpec
 from encoders import store, zoo
 from encoders.corpora import Corpus, open_corpus
+from encoders.hidden_cache import Cache, hidden_folder
 from results.store import RunFolder
 
 if TYPE_CHECKING:
     from bench.executor import Say
     from encoders.model import Encoder
+    from tasks._base import Outcome
 
 #: A sweep times a model at least so long; beside the dense model as long again.
 TIMED_SECONDS = 0.3
@@ -71,11 +73,19 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A sentence for the user."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class Source:
     """A corpus as the user named it; it is opened where it is needed."""
 
     text: str
     subset: str | None = None
+    lexicon: str | None = None
 
     def open(self) -> Corpus:
         """The corpus; the files are looked at once per process.
@@ -83,7 +93,7 @@ class Source:
         Raises:
             InputError: there is no such data, or it cannot be read.
         """
-        return _open(self.text, self.subset)
+        return _open(self.text, self.subset, self.lexicon)
 
 
 _open = cache(open_corpus)
@@ -211,6 +221,7 @@ class Evaluate(Job):
     source: Source = field(kw_only=True)
     task_source: Source = field(kw_only=True)
     runtime: Runtime = field(kw_only=True)
+    cache: Cache = field(kw_only=True)
 
     def run(self, say: Say) -> None:
         (point,) = self.points
@@ -230,10 +241,7 @@ class Evaluate(Job):
         while left:
             with self.section(say, point.key, f"task.{left[0]}") as section:
                 if outcomes is None:
-                    from tasks._suite import score_tasks
-
-                    corpus = self.task_source.open()
-                    outcomes = score_tasks(store.load(folder), list(left), corpus, point.seed)
+                    outcomes = self._outcomes(say, point.seed, folder, list(left))
                 name, outcome = next(outcomes)
                 section.name = f"task.{name}"
                 section.fingerprint = self.todo[point.key, section.name]
@@ -244,6 +252,40 @@ class Evaluate(Job):
             left.remove(section.name.removeprefix("task."))
             if section.status == "failed":
                 return
+
+    def _outcomes(
+        self, say: Say, seed: int, folder: Path, names: list[str]
+    ) -> Iterator[tuple[str, Outcome]]:
+        """What comes of each task; hidden states that are on disk are in use meanwhile."""
+        from tasks._features import Keeping
+        from tasks._suite import score_tasks
+
+        def tell(line: str) -> None:
+            say(Told(line))
+
+        corpus, encoder = self.task_source.open(), store.load(folder)
+        with self.cache.open(folder, *numerics(self.runtime)) as shards:
+            if self.cache.limit and shards is None:
+                tell(f"hidden states are not kept, because {hidden_folder()} cannot be written")
+            keeping = Keeping(shards, self.cache.dtype, tell=tell)
+            running = encoder if self.runtime.usual else _placed(store.load(folder), self.runtime)
+            yield from score_tasks(encoder, names, corpus, seed, keeping, running)
+
+
+def numerics(runtime: Runtime) -> list[Any]:
+    """What of a runtime hidden states depend on."""
+    return [runtime.device.partition(":")[0], runtime.dtype, runtime.tf32]
+
+
+def _placed(encoder: Encoder, runtime: Runtime) -> Encoder:
+    """The encoder on the runtime's device in its numeric type; the process's TF32 follows too."""
+    import torch
+
+    from profilers._running import cast, check
+
+    check(runtime)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = runtime.tf32
+    return cast(encoder, runtime.dtype).to(runtime.device)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from bench.jobs import RANDOM_SEED, Source
+from bench.jobs import RANDOM_SEED, Source, numerics
 from core import plugins
 from core.method import Method
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point, digest
 from core.record import Record, Section
 from core.runtime import Runtime
 from encoders import store, zoo
+from encoders.hidden_cache import Cache
 from results.store import RunFolder
 
 State = Literal["done", "missing", "stale", "failed", "unsupported"]
@@ -39,6 +40,7 @@ class Request:
     task_source: Source
     profilers: tuple[str, ...]
     runtime: Runtime = field(default_factory=Runtime)
+    cache: Cache = field(default_factory=Cache)
 
     def tracks(self) -> Iterator[tuple[Point, ...]]:
         """Points that are made together: a reference, or one method and seed at all rates.
@@ -159,12 +161,13 @@ class Plan:
             return None
         if kind == "task":
             source = plugins.card("task", plugin).source_hash
-            return digest([weights, name, source, self.request.task_fingerprint, point.seed])
+            how = [*numerics(self.request.runtime), self.request.cache.dtype]
+            return digest([weights, name, source, self.request.task_fingerprint, point.seed, how])
         card = plugins.card("profiler", plugin)
         compared = self.weights(self.dense(point)) if self.exclusive(name) else None
-        how = self.request.runtime.columns()
+        columns = self.request.runtime.columns()
         return digest(
-            [weights, name, card.source_hash, self.request.data_fingerprint, compared, how]
+            [weights, name, card.source_hash, self.request.data_fingerprint, compared, columns]
         )
 
     def dense(self, point: Point) -> str:

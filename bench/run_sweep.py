@@ -22,6 +22,8 @@ from core.method import QUICK, UNTRAINED, parse_methods
 from core.record import Section
 from core.runtime import Runtime
 from encoders import store
+from encoders.hidden_cache import KEPT, Cache
+from results.quantity import read_quantity
 from results.store import RunFolder
 
 #: What every output says of a model whose weights nobody trained.
@@ -33,6 +35,9 @@ PRESETS = {
     "paper": "methods train as long as their papers did; --preset quick trains for minutes",
     UNTRAINED: "methods cut as they would but train nothing, as random weights are not worth it",
 }
+
+#: Disk for hidden states of the user's own labelled speech.
+CACHE_LIMIT = "4GB"
 
 #: Costs that the Pareto figure sets the score against, by the profiler that measures them.
 FIGURE_COSTS = {"params": "params", "macs": "macs", "latency": "latency"}
@@ -52,6 +57,8 @@ def request(
     profilers: str,
     preset: str | None = None,
     runtime: Runtime,
+    cache_limit: str | None = None,
+    cache_dtype: str = KEPT[0],
 ) -> Request:
     """What the command line asks for.
 
@@ -63,6 +70,7 @@ def request(
         model, tuple(chosen), parse_rates(rates), _seeds(seeds), source,
         tuple(plugins.select("task", tasks)), task_source,
         tuple(plugins.select("profiler", profilers)), runtime,
+        _cache(cache_limit, cache_dtype, task_source),
     )  # fmt: skip
     store.read_spec(model)
     if runtime.cuda:
@@ -70,6 +78,12 @@ def request(
 
         check(runtime)
     return wanted
+
+
+def _cache(limit: str | None, dtype: str, tasks: Source) -> Cache:
+    """Hidden states of the built-in corpus fit in memory, and are there again in seconds."""
+    usual = "0" if tasks.text == "builtin" else CACHE_LIMIT
+    return Cache(read_quantity(limit or usual, "B", "cache limit"), dtype)
 
 
 def usual_preset(model: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from bench.executor import Ended, Executor, Said
-from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time, Trained
+from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time, Told, Trained
 from bench.plan import Plan
 from bench.progress import Progress, TimeLeft
 from core.errors import InputError
@@ -38,6 +38,7 @@ class Sweep:
         self._wanted = dict.fromkeys(plan.todo(retry_failed))
         self._in_work: dict[str, str] = {}
         self._waiting: dict[str, list[Pair]] = {}
+        self._told: set[str] = set()
         self._made = {
             section.fingerprint: (key, section)
             for key, record in plan.records.items()
@@ -92,7 +93,7 @@ class Sweep:
             common = self._common((self.plan.records[key].point,), todo)
             job = Evaluate(
                 **common, source=request.source, task_source=request.task_source,
-                runtime=request.runtime,
+                runtime=request.runtime, cache=request.cache,
             )  # fmt: skip
             self._executor.submit(job)
 
@@ -143,6 +144,9 @@ class Sweep:
                 case Said(_, Trained() as training):
                     point = self.plan.records[training.key].point
                     self._progress.training(f"{point.method} (seed {point.seed})", training)
+                case Said(_, Told(line)) if line not in self._told:
+                    self._told.add(line)
+                    self._progress.say(line)
                 case Said(_, Finished(key, section)):
                     self._finish(key, section)
                 case Ended(job, reason):

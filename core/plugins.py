@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -120,13 +119,31 @@ def check(kind: str, name: str) -> str:
     return name
 
 
-def select(kind: str, wanted: str, all_of: Iterable[str] | None = None) -> list[str]:
-    """Names from a comma list; `all` stands for every one, `none` for no one."""
+def groups(kind: str) -> dict[str, list[str]]:
+    """Names by the groups that plug-ins say they are in; `all` has every one."""
+    found: dict[str, list[str]] = {"all": names(kind)}
+    for name in names(kind):
+        for group in card(kind, name).constants.get("groups", ()):
+            found.setdefault(group, []).append(name)
+    return found
+
+
+def select(kind: str, wanted: str) -> list[str]:
+    """Names from a comma list of names and groups, each once; `none` stands for no one.
+
+    Raises:
+        InputError: there is no such name or group; the sentence proposes the closest one.
+    """
     if wanted == "none":
         return []
-    if wanted == "all":
-        return list(all_of) if all_of is not None else names(kind)
-    chosen = [check(kind, part.strip()) for part in wanted.split(",") if part.strip()]
+    known = groups(kind) | {name: [name] for name in names(kind)}
+    chosen: list[str] = []
+    for part in (part.strip() for part in wanted.split(",") if part.strip()):
+        if part not in known:
+            raise InputError(
+                f"unknown {kind} {part!r}{closest(part, known)}; known: {', '.join(known)}"
+            )
+        chosen += known[part]
     return list(dict.fromkeys(chosen))
 
 
@@ -179,18 +196,20 @@ def _fields(
         options |= inherited[0]
         constants |= inherited[1]
     lines = source.splitlines()
+    own: dict[str, Any] = {}
     for node in body.body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             name = ast.unparse(node.target)
             if "ClassVar" not in ast.unparse(node.annotation):
                 options[name] = _option(node, lines[node.lineno - 1])
             elif name == "presets":
-                constants[name] = constants.get(name, {}) | _literal(node.value)
+                own[name] = constants.get(name, {}) | _literal(node.value)
             else:
-                constants[name] = _literal(node.value)
+                own[name] = _literal(node.value)
         elif isinstance(node, ast.Assign):
-            constants[ast.unparse(node.targets[0])] = _literal(node.value)
-    return options, constants
+            own[ast.unparse(node.targets[0])] = _literal(node.value)
+    # In the order of the class itself: a task's first metric is the first that it declares.
+    return options, {k: v for k, v in constants.items() if k not in own} | own
 
 
 def _inherited(

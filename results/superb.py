@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import InputError, closest
+from core.metric import Metric
 
 METRICS = (
     "ks_acc", "ic_acc", "pr_per", "asr_wer", "er_acc", "qbe_mtwv", "sf_f1", "sf_cer", "sid_acc",
@@ -32,6 +33,10 @@ ANCHORS: dict[str, dict[str, float]] = {
         "wavlm_large": (97.86, 99.31, 3.06, 3.44, 70.62, 8.86, 92.21, 18.36, 95.49, 3.77, 3.24),
     }.items()
 }
+
+#: The grade of superb_s whose anchors are a run's own FBANK and dense points. The official grade is
+#: one of CONVENTIONS, worked out from sections `superb.TASK`, whose numbers are those columns.
+QUICK, OFFICIAL = "quick", "superb."
 
 #: 32 published models: parameters, MACs and all eleven metrics, with their source.
 PUBLISHED = Path(__file__).parent / "published" / "superb.csv"
@@ -87,29 +92,45 @@ def superb_s(values: Mapping[str, float], anchors: str = "leaderboard") -> Score
     Raises:
         InputError: the convention is unknown, or no task was measured.
     """
-    convention = _convention(anchors)
-    reference = convention.reference
-    score = _score(
-        f"{anchors}:fbank-{reference}", values, ANCHORS["fbank"], ANCHORS[reference],
-        convention.tasks,
-    )  # fmt: skip
+    score = official_superb_s(values, anchors)
     if not score.terms:
         raise InputError(f"no metric to score; give some of {', '.join(METRICS)}")
     return score
+
+
+def official_superb_s(values: Mapping[str, float], anchors: str) -> Score:
+    """As `superb_s`, without any terms where no task was measured.
+
+    Raises:
+        InputError: the convention is unknown.
+    """
+    convention = _convention(anchors)
+    reference = convention.reference
+    return _score(
+        f"{anchors}:fbank-{reference}", values, ANCHORS["fbank"], ANCHORS[reference],
+        convention.tasks,
+    )  # fmt: skip
 
 
 def quick_superb_s(
     values: Mapping[str, float],
     fbank: Mapping[str, float],
     dense: Mapping[str, float],
-    metrics: Mapping[str, str],
+    tasks: Mapping[str, tuple[str, ...]],
 ) -> Score:
     """Score one model of a run between that run's own FBANK (0) and dense model (1000).
 
-    values, fbank, dense: by metric name. metrics: the metric of each task that counts.
+    values, fbank, dense: by metric name. tasks: the metrics of each that counts; of several, as of
+    slot filling, the mean of their terms is taken.
     """
-    tasks = {task: (metric,) for task, metric in metrics.items()}
-    return _score("quick:fbank-dense", values, fbank, dense, tasks)
+    return _score(f"{QUICK}:fbank-dense", values, fbank, dense, tasks)
+
+
+def official_metric(name: str) -> Metric:
+    """What one of METRICS means, as the column of official scores."""
+    lower = name.endswith(("per", "wer", "cer", "eer", "der"))
+    about = "by SUPERB's own recipe and data"
+    return Metric(f"{OFFICIAL}{name}", "%", "lower" if lower else "higher", about)
 
 
 def read_published(path: str | Path, needed: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:

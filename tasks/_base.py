@@ -27,12 +27,16 @@ class Outcome:
 class Task:
     """A downstream task. A subclass is one file; its name is the file's name.
 
-    metric: what is reported. in_score: whether it enters the quick suite's superb_s.
+    metric: what is reported. also: further metrics that count as much as the first one.
+    groups: names of sets of tasks that it is in: `quick` is scored by default, `superb` are
+    SUPERB's ten. in_score: whether it enters the quick suite's superb_s.
     needs: whether the head reads every frame, or each utterance's mean over time (which is exact
     for heads that are linear up to their pooling).
     """
 
     metric: ClassVar[Metric]
+    also: ClassVar[tuple[Metric, ...]] = ()
+    groups: ClassVar[tuple[str, ...]] = ()
     in_score: ClassVar[bool] = True
     needs: ClassVar[Literal["frames", "means", "nothing"]] = "means"
 

@@ -6,9 +6,10 @@ trained with the head. Features are standardised first, so that L-BFGS converges
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from torch import Tensor, nn
 DECAYS = (1e-4, 1e-3, 1e-2)
 
 Loss = Callable[[Tensor], Tensor]
+Net = TypeVar("Net", bound=nn.Module)
+Batch = TypeVar("Batch")
+
+
+def mixed(weights: Tensor, x: Tensor) -> Tensor:
+    """The softmax-weighted sum (..., dim) of (states, ..., dim): one product over the flat rest."""
+    return (weights.softmax(0) @ x.flatten(1)).view(x.shape[1:])
 
 
 class Head(nn.Module):
@@ -35,18 +43,15 @@ class Head(nn.Module):
             nn.init.zeros_(linear.bias)
         self.maps = nn.ModuleList(maps)
 
-    def mixed(self, x: Tensor) -> Tensor:
-        """The weighted sum (..., dim) of (states, ..., dim): one product over the flat rest."""
-        return (self.weights.softmax(0) @ x.flatten(1)).view(x.shape[1:])
-
     def embed(self, x: Tensor) -> Tensor:
         """What the last linear map sees, for (states, ..., dim)."""
-        x = self.mixed(x)
+        x = mixed(self.weights, x)
         for linear in self.maps[:-1]:
             x = linear(x)
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Every frame by itself, so that lengths make no difference."""
         return self.maps[-1](self.embed(x))
 
 
@@ -97,6 +102,35 @@ def fit_classifier(
     return best[1], {"weight_decay": best[2], "dev_loss": best[0], "layer_weights": layers(best[1])}
 
 
+def descend(
+    head: Net,
+    loss: Callable[[Net, Batch], Tensor],
+    batches: Sequence[Batch],
+    dev: Sequence[Batch],
+    epochs: int,
+    rate: float,
+    generator: torch.Generator,
+) -> tuple[Net, dict[str, Any]]:
+    """Adam with a falling rate; the head of the epoch with the lowest dev loss, and which."""
+    optimizer = torch.optim.Adam(head.parameters(), rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=epochs * len(batches), pct_start=0.2
+    )
+    best: tuple[float, int, Net] | None = None
+    for epoch in range(epochs):
+        for index in torch.randperm(len(batches), generator=generator).tolist():
+            optimizer.zero_grad()
+            loss(head, batches[index]).backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            value = sum(loss(head, batch).item() for batch in dev) / len(dev)
+        if best is None or value < best[0]:
+            best = (value, epoch, copy.deepcopy(head))
+    assert best is not None
+    return best[2], {"dev_loss": best[0], "epoch": best[1]}
+
+
 def slot_loss(logits: Tensor, targets: Tensor, slots: Sequence[int]) -> Tensor:
     """The sum of the slots' cross-entropies (SUPERB's intent classification)."""
     parts = logits.split(list(slots), dim=-1)
@@ -112,9 +146,10 @@ def slot_accuracy(head: Head, features: Tensor, targets: Tensor, slots: Sequence
     return 100 * right.all(0).float().mean().item()
 
 
-def layers(head: Head) -> list[float]:
+def layers(head: nn.Module) -> list[float]:
     """The softmax weights of the states, for the record."""
-    return [round(weight, 4) for weight in head.weights.detach().softmax(0).tolist()]
+    weights: Tensor = head.get_parameter("weights")
+    return [round(weight, 4) for weight in weights.detach().softmax(0).tolist()]
 
 
 def draw_training(count: int, seed: int, share: float = 0.9) -> Tensor:

@@ -13,5 +13,6 @@ from tasks._classify import Classification
 
 class Ic(Classification):
     name = "ic"
+    groups = ("quick", "superb")
     metric = Metric("ic_acc", "%", "higher", "intent accuracy, all slots right")
     labels = ("intent",)

@@ -19,6 +19,7 @@ from tasks._features import Features, batches
 
 
 class Pretext(Task):
+    groups = ("quick",)
     metric = Metric("pretext_acc", "%", "higher", "masked-prediction accuracy")
     in_score = False
     needs = "nothing"

@@ -34,6 +34,7 @@ FAR = 1e4
 
 
 class Qbe(Task):
+    groups = ("quick", "superb")
     metric = Metric("qbe_mtwv", "%", "higher", "maximum term-weighted value")
     needs = "frames"
 
@@ -43,7 +44,7 @@ class Qbe(Task):
     def score(
         self, encoder: Encoder, corpus: Corpus, items: list[Item], features: Features, seed: int
     ) -> Outcome:
-        states = len(features.frames[items[0].key])
+        states = len(features.mean)
         dev = [mtwv(*trials(corpus, "dev"), features, state) for state in range(states)]
         best = int(np.argmax(dev))
         queries, documents = trials(corpus, "test")
@@ -94,7 +95,7 @@ def mtwv(
     offsets = torch.where(torch.arange(padded.shape[1]) < lengths[:, None], 1.0, FAR).flatten()
     queries = sorted(queries, key=lambda item: (item.samples, item.key))
     scores = []
-    for _, equal in groupby(queries, key=lambda item: features.frames[item.key].shape[1]):
+    for _, equal in groupby(queries, key=lambda item: features.lengths([item])[0]):
         for some in torch.stack(unit(list(equal)), dim=1).split(TOGETHER, dim=1):
             distances = F.linear(-some.flatten(0, 1), padded.flatten(0, 1), offsets)
             scores.append(-align(distances.view(*some.shape[:2], *padded.shape[:2])))

@@ -12,6 +12,7 @@ from tasks._classify import Classification
 
 class Sid(Classification):
     name = "sid"
+    groups = ("quick", "superb")
     metric = Metric("sid_acc", "%", "higher", "speaker accuracy")
     in_score = False
     labels = ("speaker",)

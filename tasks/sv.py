@@ -24,6 +24,7 @@ DECAY = 1e-3
 
 
 class Sv(Task):
+    groups = ("quick", "superb")
     metric = Metric("sv_eer", "%", "lower", "equal error rate of speaker verification")
     in_score = False
 

@@ -8,6 +8,7 @@ from core.errors import InputError, closest
 from encoders.corpora.base import Corpus, Item
 from encoders.corpora.folder import audio_files, open_folder
 from encoders.corpora.fsdd import is_fsdd, open_fsdd
+from encoders.corpora.lexicon import LEXICON, with_phones
 from encoders.corpora.librispeech import is_librispeech, is_subset, open_librispeech
 from encoders.corpora.manifest import open_manifest
 
@@ -16,15 +17,26 @@ __all__ = ["Corpus", "Item", "open_corpus"]
 BUILTIN = "builtin"
 
 
-def open_corpus(text: str, subset: str | None = None) -> Corpus:
+def open_corpus(text: str, subset: str | None = None, lexicon: str | None = None) -> Corpus:
     """The corpus that the text names: `builtin`, a CSV manifest, or a folder of audio.
 
     A folder is read as LibriSpeech (its root or one subset), as the Free Spoken Digit Dataset, or
-    else as plain files. `subset` names a part of LibriSpeech.
+    else as plain files. `subset` names a part of LibriSpeech. `lexicon` is a file that gives texts
+    their phones; one of the name `lexicon.txt` in the folder, or beside the manifest, is taken by
+    itself.
 
     Raises:
         InputError: there is no such path or subset, it holds no audio, or a file is corrupt.
     """
+    corpus = _open(text, subset)
+    folder = Path(text).expanduser().absolute()
+    beside = (folder if folder.is_dir() else folder.parent) / LEXICON
+    if lexicon is None and (text == BUILTIN or not beside.is_file()):
+        return corpus
+    return with_phones(corpus, Path(lexicon).expanduser() if lexicon else beside)
+
+
+def _open(text: str, subset: str | None) -> Corpus:
     if text == BUILTIN:
         _refuse_subset(text, subset)
         from encoders.corpora.builtin import open_builtin

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import InputError
 from core.spec import SAMPLE_RATE, ModelSpec
@@ -18,19 +18,32 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "test")
 
-#: What an utterance may be labelled with; `phones` and `text` are sequences parted by spaces.
-LABELS = ("label", "text", "phones", "word", "speaker", "intent", "slots")
+#: What an utterance may be labelled with; `phones`, `text`, `slots` are sequences parted by spaces.
+LABELS = ("label", "text", "phones", "word", "speaker", "intent", "slots", "emotion")
+
+
+class Part(NamedTuple):
+    """The beginning of an utterance within a mixture: from which sample on, for how many."""
+
+    item: Item
+    start: int
+    samples: int
 
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance. key: unique within its corpus. seconds: its length. path: its audio file."""
+    """One utterance, or a mixture of some.
+
+    key: unique within its corpus. seconds: its length. path: its audio file. parts: what a mixture
+    is the sum of.
+    """
 
     key: str
     seconds: float
     labels: dict[str, str] = field(default_factory=dict, hash=False)
     split: str = "test"
     path: Path | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -97,14 +110,25 @@ class Corpus:
         return chosen
 
     def waveform(self, item: Item) -> Tensor:
-        """The utterance as (samples,) float32 at 16 kHz.
+        """The utterance or mixture as (samples,) float32 at 16 kHz.
 
         Raises:
-            InputError: its file is gone or corrupt.
+            InputError: a file is gone or corrupt.
         """
         import torch  # not before there is sound to read: listing a corpus needs no torch
 
-        assert item.path is not None, "a corpus without files overrides waveform()"
+        if not item.parts:
+            return self.read(item)
+        mixed = torch.zeros(item.samples)
+        for part in item.parts:
+            mixed[part.start : part.start + part.samples] += self.read(part.item)[: part.samples]
+        return mixed
+
+    def read(self, item: Item) -> Tensor:
+        """An utterance by itself; a corpus that keeps its sound elsewhere overrides this."""
+        import torch
+
+        assert item.path is not None, "a corpus without files overrides read()"
         return torch.from_numpy(read_audio(item.path)[0])
 
 

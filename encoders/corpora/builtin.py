@@ -2,8 +2,8 @@
 
 One pool of utterances carries every label, so that one pass of an encoder serves all tasks:
 
-- `sentences` of random words (text, phones with their starts),
-- `commands` of a small grammar (text, phones, intent as action;object;location, slots, speaker),
+- `sentences` of random words (text, phones with their starts, emotion),
+- `commands` of a small grammar (as sentences, intent as action;object;location, slots, speaker),
 - `words` spoken alone (word),
 - `clean` sentences without any distortion (pretext), for masked prediction.
 
@@ -99,6 +99,11 @@ _MARKS = re.compile(r"[',%=;|]")
 
 WORDS = (Path(__file__).parent / "words.txt").read_text().split()
 
+#: Speaking styles, in the place of emotions: from which pace to which, in words a minute, and pitch
+#: range, as eSpeak counts it. What lies between two is neither and not labelled.
+PACES = {"slow": (0, 163), "fast": (177, 300)}
+RANGES = {"flat": (0, 44), "lively": (55, 100)}
+
 _QUANTUM = SAMPLE_RATE // 10  # lengths are multiples of it, so that batches need no padding
 
 
@@ -125,7 +130,7 @@ class BuiltinCorpus(Corpus):
         ]
         super().__init__(name, items, fingerprint)
 
-    def waveform(self, item: Item) -> Tensor:
+    def read(self, item: Item) -> Tensor:
         import torch
 
         start, samples = self._spans[item.key]
@@ -275,7 +280,8 @@ def _sentence(split: str, index: int) -> Utterance:
     draw = _draw(f"sentences/{split}/{EDITION}", index)
     text = " ".join(draw.choice(WORDS, draw.integers(5, 8), replace=False))
     prompt = _prompt(text, VOICES[split][index % len(VOICES[split])], draw)
-    return Utterance(f"sentences-{split}-{index:04d}", "sentences", split, prompt, {"text": text})
+    labels = {"text": text, **_style(prompt)}
+    return Utterance(f"sentences-{split}-{index:04d}", "sentences", split, prompt, labels)
 
 
 def _clean(split: str, index: int) -> Utterance:
@@ -302,8 +308,9 @@ def _command(split: str, index: int) -> Utterance:
         "speaker": f"voice-{voice:03d}",
         "sid_split": "train" if turn < 5 else "dev" if turn < 6 else "test",
     }
+    prompt = _prompt(text, voice, draw)
     key = f"commands-{split}-{index:04d}"
-    return Utterance(key, "commands", split, _prompt(text, voice, draw), labels)
+    return Utterance(key, "commands", split, prompt, labels | _style(prompt))
 
 
 def _instruction(
@@ -358,6 +365,13 @@ def _prompt(text: str, voice: int, draw: np.random.Generator) -> Prompt:
         rate=int(draw.integers(140, 201)),
         seed=int(draw.integers(1, 2**31)),
     )
+
+
+def _style(prompt: Prompt) -> dict[str, str]:
+    """The label `emotion` of an utterance whose style is a clear one."""
+    paces = [name for name, (low, high) in PACES.items() if low <= prompt.rate <= high]
+    ranges = [name for name, (low, high) in RANGES.items() if low <= prompt.pitch_range <= high]
+    return {"emotion": f"{paces[0]}-{ranges[0]}"} if paces and ranges else {}
 
 
 def _draw(stream: str, index: int) -> np.random.Generator:

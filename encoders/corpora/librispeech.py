@@ -2,13 +2,15 @@
 
 Panayotov et al., ICASSP 2015; openslr.org/12. Where the subsets that are opened bring train, dev
 and test (`train-clean-100`, `dev-clean`, `test-other`), these are the splits. Where they do not,
-each speaker's utterances are split 60/20/20 in their order, so that every split has every speaker;
-and where speakers have too few utterances for that, the whole list is.
+the speakers are split 60/20/20 in their order. Speaker identification, which wants every speaker in
+every split, gets each one's utterances 60/20/20 in their order (`sid_split`); that is also the
+split of a subset with fewer than two speakers for each split. Where speakers have too few
+utterances for it, the whole list is split.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def is_subset(root: Path) -> bool:
 def open_librispeech(root: Path, subset: str | None = None) -> Corpus:
     """The utterances of one subset, of a comma list of them, or of all; keys are `SUBSET/ID`.
 
-    Labels: `speaker`, and `text` where the chapter has a transcript.
+    Labels: `speaker`, `sid_split`, and `text` where the chapter has a transcript.
 
     Raises:
         InputError: there is no such subset, a file is corrupt, or a transcript cannot be read.
@@ -47,11 +49,15 @@ def open_librispeech(root: Path, subset: str | None = None) -> Corpus:
         for name, chapter in chapters
         for file in sorted(chapter.glob("*.flac"))
     ]
-    splits = _splits([(name, speaker) for name, speaker, _ in found])
+    speakers = [speaker for _, speaker, _ in found]
+    within = _within_speakers(speakers)
+    splits = _official([name for name, _, _ in found]) or _between_speakers(speakers) or within
     headers = [read_header(file) for _, _, file in found]
     items = []
-    for (name, speaker, file), split, header in zip(found, splits, headers, strict=True):
-        labels = {"speaker": speaker}
+    for (name, speaker, file), split, own, header in zip(
+        found, splits, within, headers, strict=True
+    ):
+        labels = {"speaker": speaker, "sid_split": own}
         if file.stem in texts:
             labels["text"] = texts[file.stem]
         items.append(Item(f"{name}/{file.stem}", header.seconds, labels, split, file))
@@ -102,16 +108,27 @@ def _lines(transcript: Path) -> Iterator[tuple[str, str]]:
         yield key, text.strip()
 
 
-def _splits(found: list[tuple[str, str]]) -> list[str]:
-    """The split of each (subset, speaker), in order."""
-    official = [name.split("-", 1)[0] for name, _ in found]
-    if set(official) == set(SPLITS):
-        return official
+def _official(subsets: list[str]) -> list[str] | None:
+    """The splits that subsets are named after, if all three are there."""
+    splits = [name.split("-", 1)[0] for name in subsets]
+    return splits if set(splits) == set(SPLITS) else None
+
+
+def _between_speakers(speakers: list[str]) -> list[str] | None:
+    """No speaker in two splits, if there are two or more for each."""
+    names = list(dict.fromkeys(speakers))
+    places = dict(zip(names, split_by_order(len(names)), strict=True))
+    counts = Counter(places.values())
+    return [places[name] for name in speakers] if min(counts[s] for s in SPLITS) > 1 else None
+
+
+def _within_speakers(speakers: list[str]) -> list[str]:
+    """Every speaker in every split, if there are utterances enough."""
     indices = defaultdict(list)
-    for index, (_, speaker) in enumerate(found):
+    for index, speaker in enumerate(speakers):
         indices[speaker].append(index)
-    splits = [""] * len(found)
+    splits = [""] * len(speakers)
     for own in indices.values():
         for index, split in zip(own, split_by_order(len(own)), strict=True):
             splits[index] = split
-    return splits if set(splits) == set(SPLITS) else split_by_order(len(found))
+    return splits if set(splits) == set(SPLITS) else split_by_order(len(speakers))

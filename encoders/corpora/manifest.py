@@ -1,4 +1,4 @@
-"""A user's own data as a CSV: `path`, `split`, and any labels.
+"""A user's own data as a CSV: `path`, `split`, any labels, and `TASK_split` where a task's differ.
 
     path,split,label
     audio/yes_01.wav,train,yes
@@ -12,11 +12,16 @@ import csv
 import os
 from pathlib import Path
 
+from core import plugins
 from core.errors import InputError, closest
 from encoders.corpora.audio import Header, read_header
 from encoders.corpora.base import LABELS, SPLITS, Corpus, Item, corpus_of_files
 
-COLUMNS = ("path", "split", *LABELS)
+
+def columns() -> tuple[str, ...]:
+    """What the header may name. `TASK_split` is the split of an utterance for that task alone."""
+    own = [f"{task}_split" for task in plugins.names("task")]
+    return ("path", "split", *LABELS, *own)
 
 
 def open_manifest(table: Path) -> Corpus:
@@ -53,11 +58,13 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _check_header(table: Path, header: list[str]) -> None:
+    known = columns()
     for column in header:
-        if column not in COLUMNS:
+        if column not in known:
             raise InputError(
                 f"manifest {str(table)!r} has an unknown column {column!r}"
-                f"{closest(column, COLUMNS)}; expected path, split and any of {', '.join(LABELS)}"
+                f"{closest(column, known)}; expected path, split and any of {', '.join(LABELS)}, "
+                "TASK_split"
             )
         if header.count(column) > 1:
             raise InputError(f"manifest {str(table)!r} has column {column!r} twice; drop one")
@@ -70,9 +77,10 @@ def _check_header(table: Path, header: list[str]) -> None:
 
 
 def _utterance(table: Path, line: int, row: dict[str, str]) -> tuple[Item, Header]:
-    if row["split"] not in SPLITS:
-        hint = closest(row["split"], SPLITS)
-        raise _wrong(table, line, f"has split {row['split']!r}{hint}; expected {', '.join(SPLITS)}")
+    for column, cell in row.items():
+        if column.endswith("split") and cell not in SPLITS and (cell or column == "split"):
+            hint = closest(cell, SPLITS)
+            raise _wrong(table, line, f"has {column} {cell!r}{hint}; expected {', '.join(SPLITS)}")
     if not row["path"]:
         raise _wrong(table, line, "has no path; name an audio file")
     key = os.path.normpath(row["path"])
@@ -80,7 +88,7 @@ def _utterance(table: Path, line: int, row: dict[str, str]) -> tuple[Item, Heade
         header = read_header(table.parent / key)
     except InputError as error:
         raise _wrong(table, line, f"names a file that cannot be used: {error}") from error
-    labels = {name: row[name] for name in LABELS if row.get(name)}
+    labels = {name: cell for name, cell in row.items() if cell and name not in ("path", "split")}
     return Item(key, header.seconds, labels, row["split"], table.parent / key), header
 
 

@@ -127,7 +127,7 @@ def test_librispeech_is_read_in_its_own_layout(tmp_path: Path) -> None:
     assert [item.key for item in corpus.items] == [
         "test-other/12-7-0000", "test-other/12-7-0001", "test-other/5-7-0000",
     ]  # fmt: skip
-    assert corpus.items[1].labels == {"speaker": "12", "text": "WORD 1"}
+    assert corpus.items[1].labels == {"speaker": "12", "text": "WORD 1", "sid_split": "train"}
     assert corpus.items[0].seconds == pytest.approx(0.2)
     waveform = corpus.waveform(corpus.items[0])
     assert waveform.shape == (corpus.items[0].samples,) == (3_200,)
@@ -143,6 +143,17 @@ def test_one_subset_is_split_60_20_20_per_speaker_in_order(tmp_path: Path) -> No
             count // 5
         )
     assert corpus.items == open_corpus(str(root / "test-other")).items
+
+
+def test_one_subset_of_many_speakers_is_split_between_them(tmp_path: Path) -> None:
+    root = librispeech(tmp_path, {"test-other": dict.fromkeys(range(10, 20), 5)})
+    corpus = open_corpus(str(root))
+    speakers = [corpus.split(name) for name in ("train", "dev", "test")]
+    assert [len({item.labels["speaker"] for item in part}) for part in speakers] == [6, 2, 2]
+    for speaker in map(str, range(10, 20)):
+        own = [item for item in corpus.items if item.labels["speaker"] == speaker]
+        assert len({item.split for item in own}) == 1
+        assert [item.labels["sid_split"] for item in own] == ["train"] * 3 + ["dev", "test"]
 
 
 def test_official_splits_are_kept_where_all_three_are_there(tmp_path: Path) -> None:
@@ -165,7 +176,9 @@ def test_speakers_of_one_utterance_are_split_among_them(tmp_path: Path) -> None:
 def test_a_chapter_without_transcript_has_no_text(tmp_path: Path) -> None:
     root = librispeech(tmp_path, {"dev-clean": {2: 2}})
     (root / "dev-clean/2/7/2-7.trans.txt").unlink()
-    assert [item.labels for item in open_corpus(str(root)).items] == [{"speaker": "2"}] * 2
+    assert [item.labels for item in open_corpus(str(root)).items] == [
+        {"speaker": "2", "sid_split": "train"}, {"speaker": "2", "sid_split": "dev"}
+    ]  # fmt: skip
 
 
 def test_an_unknown_subset_is_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -236,6 +249,19 @@ def test_an_unreadable_folder_is_refused(tmp_path: Path) -> None:
 
 
 # --- manifests
+
+
+def test_a_manifest_may_split_a_task_in_its_own_way(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav")
+    write(tmp_path / "b.wav")
+    table = tmp_path / "mine.csv"
+    table.write_text("path,split,speaker,sid_split\na.wav,test,x,train\nb.wav,test,x,\n")
+    labels = [item.labels for item in open_corpus(str(table)).items]
+    assert labels == [{"speaker": "x", "sid_split": "train"}, {"speaker": "x"}]
+    table.write_text("path,split,sid_split\na.wav,test,trian\n")
+    assert "sid_split 'trian' (did you mean 'train'?)" in refused(table)
+    table.write_text("path,split,pretex_split\na.wav,test,train\n")
+    assert "unknown column 'pretex_split' (did you mean 'pretext_split'?)" in refused(table)
 
 
 def test_a_manifest_gives_paths_splits_and_labels(tmp_path: Path) -> None:
@@ -340,6 +366,6 @@ def test_real_speech_is_read_as_it_lies(speech_data: Path) -> None:
     read = open_corpus(str(speech_data / "LibriSpeech"), "test-other")
     assert len(read.items) == 100
     assert read.seconds == pytest.approx(12.8 * 60, rel=0.01)
-    assert len({item.labels["speaker"] for item in read.split("test")}) == 10
+    assert len({item.labels["speaker"] for item in read.split("test")}) == 2
     assert all(item.labels["text"].isupper() for item in read.items)
     assert read.waveform(read.items[0]).abs().max() > 0.01

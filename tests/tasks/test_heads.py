@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from tasks._heads import Head, draw_training, fit, slot_accuracy, slot_loss
+from tasks._heads import Head, draw_training, fit, mixed, slot_accuracy, slot_loss
 
 
 def head(states=3, dim=5, classes=4, seed=0):
@@ -27,11 +27,10 @@ def test_pooling_before_or_after_the_head_is_the_same():
 
 
 def test_states_are_summed_with_softmax_weights():
-    model = head(states=2, dim=1, classes=1)
-    with torch.no_grad():
-        model.weights.copy_(torch.tensor([0.0, np.log(3.0)]))
-    mixed = model.mixed(torch.tensor([[[4.0]], [[8.0]]]))
-    assert mixed.item() == pytest.approx(0.25 * 4 + 0.75 * 8)
+    weights = torch.tensor([1.0, 3.0]).log()
+    assert mixed(weights, torch.tensor([[[4.0]], [[8.0]]])).item() == pytest.approx(
+        0.25 * 4 + 0.75 * 8
+    )
 
 
 def test_fit_reaches_the_optimum_of_logistic_regression():

@@ -25,7 +25,7 @@ class ToyCorpus(Corpus):
         ]
         super().__init__("toy", items, "toy-1")
 
-    def waveform(self, item: Item) -> Tensor:
+    def read(self, item: Item) -> Tensor:
         generator = torch.Generator().manual_seed(int(item.labels["seed"]))
         time = torch.arange(int(TONE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
         tones = [
@@ -43,6 +43,9 @@ def _item(word: str, speaker: str, repeat: int) -> Item:
         "phones": f"{word} {word}",
         "speaker": speaker,
         "intent": f"{word[0]};{speaker}",
+        "text": f"{word} {word}".replace(" ", ""),
+        "slots": "B-" + word[0],
+        "emotion": word[0],
         "seed": str(hash_of(word, speaker, repeat)),
     }
     split = ("train", "train", "dev", "test")[repeat % 4]
