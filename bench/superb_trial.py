@@ -103,7 +103,7 @@ class Trial:
         if not best.is_file():
             return None
         with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(best, map_location="cpu")
+            state = torch.load(best, map_location="cpu", weights_only=True)
         return float(state["Downstream"]["best_score"]), int(state["Step"])
 
     def skipped(self) -> int:
