@@ -80,6 +80,7 @@ def compare(before: Path, after: Path, fail_on: str | None) -> tuple[Group, bool
         lines += _listed(title, changes)
     noise = len(found.of("noise"))
     lines.append(Text(f"{found.same} numbers as before, {noise} different within noise"))
+    lines += [Text(remark, "yellow") for remark in found.remarks]
     if found.seeds == 1:
         lines.append(Text("one seed: how much another would differ is not known", "dim"))
     if tolerance is None:
@@ -120,7 +121,8 @@ def analyse(
             for method, rate in zip(front["method"], front["rate"], strict=True)
         )
     )
-    return f"{methods.to_string(index=False)}\n\nnot dominated: {best}"
+    lost = f"\n{found.lost} points without {found.x} or {found.y} left out" if found.lost else ""
+    return f"{methods.to_string(index=False)}\n\nnot dominated: {best}{lost}"
 
 
 def _listed(title: str, changes: Sequence[Change]) -> list[Text]:

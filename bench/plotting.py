@@ -19,7 +19,7 @@ ALL = "all"
 def plot(
     runs: Sequence[Path],
     figure: str,
-    given: Mapping[str, str | None],
+    given: Mapping[str, str | bool | None],
     out: Path | None,
     formats: str | None,
     methods: str | None,
@@ -38,7 +38,7 @@ def plot(
     wanted = [part.strip() for part in formats.split(",")] if formats else None
     if figure != ALL:
         drawing = reports.figure(figure, **options)
-        target = out or runs[0] / f"{drawing.stem}.png"
+        target = out or _folder(runs) / f"{drawing.stem}.png"
         wanted = wanted or ([target.suffix[1:]] if target.suffix else ["png", "pdf"])
         _tell(reports.draw(drawing, runs, target, wanted, chosen, style))
         return True
@@ -49,16 +49,21 @@ def plot(
         for name in reports.names()
     }
     found = reports.draw_all(
-        list(drawings.values()), runs, out or runs[0], wanted or ["png"], chosen, style
+        list(drawings.values()), runs, out or _folder(runs), wanted or ["png"], chosen, style
     )
     told = [_told(name, files) for name, files in zip(drawings, found, strict=True)]
     return any(told)
 
 
-def _options(given: Mapping[str, str | None]) -> dict[str, Any]:
+def _options(given: Mapping[str, str | bool | None]) -> dict[str, Any]:
     """The options as the figures take them."""
-    read: dict[str, Callable[[str], Any]] = {"x": _names, "y": str, "rates": parse_rates}
-    return {name: read[name](text) for name, text in given.items() if text}
+    read: dict[str, Callable[[Any], Any]] = {"x": _names, "rates": parse_rates}
+    return {name: read.get(name, lambda own: own)(own) for name, own in given.items() if own}
+
+
+def _folder(runs: Sequence[Path]) -> Path:
+    """Where figures go unless it is said: beside the first run's records."""
+    return runs[0] if runs else Path()
 
 
 def _names(text: str) -> list[str]:

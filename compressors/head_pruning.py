@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from compressors._attention_maps import diagonality_scores
 from compressors._base import Setting
 from compressors._calibration import calibration
 from compressors._gradient_scores import gradient_scores
@@ -25,6 +24,7 @@ from compressors._iterative import Pruning
 from compressors._scores import head_norms, keep_highest
 from compressors._trained import copy_of, corpus_of
 from core.spec import ModelSpec
+from encoders.attention_maps import diagonality_scores
 from encoders.cut import keep_heads
 from encoders.model import Encoder
 from encoders.objectives import Objective

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from core.errors import InputError, closest
 from core.point import REFERENCES
 from reports._looks import STYLES, Look, appearances
+from results.published import METHOD as PUBLISHED
 from results.store import RunFolder, write_whole
-from results.table import labels, load
+from results.table import Run, read, tabulate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -39,41 +40,59 @@ _METADATA: dict[str, dict[str, Any]] = {
 class Runs:
     """What a figure is drawn from.
 
-    folders: as they were given. frame: `results.table.load` of them, without the methods that are
-    not to be drawn. looks: by run and method, of all methods.
+    runs: as they were read. frame: `results.table.tabulate` of them, without the methods that are
+    not to be drawn. looks: by run and method, of all methods. methods: that are to be drawn.
     """
 
-    folders: tuple[RunFolder, ...]
+    runs: tuple[Run, ...]
     frame: DataFrame
     looks: dict[tuple[str, str], Look]
+    methods: tuple[str, ...] | None = None
 
     @classmethod
-    def load(cls, folders: Sequence[str | Path], methods: Sequence[str] | None = None) -> Runs:
+    def load(
+        cls,
+        folders: Sequence[str | Path],
+        methods: Sequence[str] | None = None,
+        needed: bool = True,
+    ) -> Runs:
         """Read the runs. methods: which to draw, all by default; references always are.
 
         Raises:
-            InputError: there is nothing to draw, or a run does not have that method.
+            InputError: there is nothing to draw and something is needed, or no run has that method.
         """
-        runs = tuple(map(RunFolder, dict.fromkeys(map(Path, folders))))
-        frame = _filled(load(folders), folders)
-        return cls(runs, _only(frame, methods), appearances(frame))
+        runs = tuple(read(folders))
+        frame = tabulate(runs)
+        if needed or folders:
+            _check_filled(frame, folders)
+        chosen = None if methods is None else tuple(methods)
+        return cls(runs, _only(frame, chosen), appearances(frame), chosen)
+
+    def graded(self, anchors: str, published: bool) -> Runs:
+        """The same runs with superb_s of that grade, and with published models beside them.
+
+        Raises:
+            InputError: there is no such grade.
+        """
+        frame = tabulate(self.runs, anchors, published)
+        return replace(self, frame=_only(frame, self.methods), looks=appearances(frame))
 
     @property
     def labelled(self) -> dict[str, RunFolder]:
         """The folders by the names that the frame has for them."""
-        return dict(zip(labels(self.folders), self.folders, strict=True))
+        return {run.name: run.folder for run in self.runs}
 
     @property
     def names(self) -> str:
         """The folders, for a sentence."""
-        return ", ".join(str(run.path) for run in self.folders)
+        return ", ".join(str(run.folder.path) for run in self.runs)
 
     def details(self, section: str) -> dict[tuple[str, str], dict[str, Any]]:
         """What that section tells beside its values, by run and key, where it is done."""
         return {
-            (label, record.point.key): record.sections[section].details
-            for label, run in self.labelled.items()
-            for record in run.records()
+            (run.name, record.point.key): record.sections[section].details
+            for run in self.runs
+            for record in run.records
             if section in record.sections and record.sections[section].status == "done"
         }
 
@@ -92,6 +111,11 @@ class Drawing(ABC):
     def stem(self) -> str:
         """What its files are called where nobody says."""
         return type(self).__name__.lower()
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether there is nothing to draw without a run."""
+        return True
 
     @abstractmethod
     def page(self, runs: Runs) -> Page:
@@ -124,7 +148,8 @@ def draw(
             compare, or the files cannot be written.
     """
     _check(formats, style)
-    return _written(drawing, Runs.load(run_folders, methods), Path(out), formats, style)
+    runs = Runs.load(run_folders, methods, drawing.needs_runs)
+    return _written(drawing, runs, Path(out), formats, style)
 
 
 def draw_all(
@@ -168,8 +193,8 @@ def _written(
     return list(paths.values())
 
 
-def _filled(frame: DataFrame, run_folders: Sequence[str | Path]) -> DataFrame:
-    """The table itself where there is something to draw.
+def _check_filled(frame: DataFrame, run_folders: Sequence[str | Path]) -> None:
+    """Refuse runs of which there is nothing to draw.
 
     Raises:
         InputError: there are no points, or none of them was measured.
@@ -183,14 +208,14 @@ def _filled(frame: DataFrame, run_folders: Sequence[str | Path]) -> DataFrame:
             f"none of the {len(frame)} points of {names} was measured "
             f"(the first is {first['status']}: {first['reason']}); mend that and sweep again"
         )
-    return frame
 
 
 def _only(frame: DataFrame, methods: Sequence[str] | None) -> DataFrame:
     if methods is None:
         return frame
-    known = sorted(set(frame["method"]) - set(REFERENCES))
-    chosen = set(REFERENCES)
+    always = {*REFERENCES, PUBLISHED}
+    known = sorted(set(frame["method"]) - always)
+    chosen = set(always)
     for method in methods:
         found = {one for one in known if method in (one, re.sub(r"[@[][^+]*$", "", one))}
         if not found:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.point import DENSE, FBANK, RANDOM, REFERENCES
+from results.published import METHOD as PUBLISHED
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -75,8 +76,10 @@ def appearances(frame: DataFrame) -> dict[tuple[str, str], Look]:
     It depends on all methods of the runs, not on those that are drawn, so that a method looks the
     same in every figure of a run.
     """
-    runs = list(dict.fromkeys(frame["run"]))
+    runs = [run for run in dict.fromkeys(frame["run"]) if run != PUBLISHED]
     looks = {}
+    if PUBLISHED in set(frame["run"]):
+        looks[PUBLISHED, PUBLISHED] = Look("published models", "#555555", "d", "none", hollow=True)
     for index, run in enumerate(runs):
         prefix = f"{run}: " if len(runs) > 1 else ""
         stroke, hollow = STROKES[index % len(STROKES)], index > 0

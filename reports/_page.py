@@ -16,9 +16,15 @@ from core.point import DENSE, FBANK
 from reports._looks import Look
 from results import axes as naming
 from results.curves import devices, metric
+from results.published import ANCHORS
+from results.published import METHOD as PUBLISHED
+from results.superb import CONVENTIONS, OFFICIAL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+#: SUPERB's tasks, as they are told of a score.
+ALL_TEN = " ".join(sorted(CONVENTIONS[ANCHORS].tasks))
 
 #: Inches of one column and of both columns of a page.
 COLUMN, PAGE = 3.5, 7.16
@@ -114,8 +120,8 @@ def title(frame: DataFrame, column: str, values: Any) -> str:
     text = naming.TITLES.get(column, column) + (f" ({unit})" if unit else "")
     if column == "superb_s":
         tasks = " ".join(sorted({t for text in frame["superb_tasks"] for t in text.split()}))
-        text = f"superb_s (mean of {tasks})"
-    elif frame.attrs["sections"].get(column, "").startswith("task."):
+        text = f"superb_s ({'all ten tasks' if tasks == ALL_TEN else f'mean of {tasks}'})"
+    elif frame.attrs["sections"].get(column, "").startswith(("task.", OFFICIAL)):
         text += f", {meaning.better} is better"
     return text
 
@@ -142,26 +148,40 @@ def caption(
     measured: Sequence[str],
     width: float,
     remarks: Sequence[str] = (),
+    spread: str = "mean and range",
 ) -> str:
     """What is drawn, on which terms, and what is missing from it.
 
     frame: the points that should be drawn. table: those that are, with `seeds` and `keys`.
-    measured: the columns whose devices are to be named. width: of the figure, in inches.
+    measured: the columns whose devices are to be named. width: of the figure, in inches. spread:
+    how several seeds are shown.
     """
-    models = ", ".join(sorted(set(frame["model"]) - {FBANK}))
-    most = int(table["seeds"].max())
-    spread = f"mean and range of {most} seeds" if most > 1 else "one seed"
-    parts = [f"{models}: {spread}"]
+    outside = frame["run"] == PUBLISHED
+    parts = [_published(frame[outside], table)] if outside.any() else []
+    frame = frame[~outside]
+    names = {model.rpartition("/")[2] for model in set(frame["model"]) - {FBANK}}
+    if models := ", ".join(sorted(names)):
+        most = int(table["seeds"].max())
+        seeds = f"{spread} of {most} seeds" if most > 1 else "one seed"
+        parts.insert(0, f"{models}: {seeds}")
     parts += sorted({f"timed on {d}" for column in measured for d in devices(frame, column) if d})
     drawn = {key for keys in table["keys"] for key in keys.split()}
     lost = frame[~frame["key"].isin(drawn)]
     if len(lost):
-        counts = ", ".join(f"{n} {status}" for status, n in lost["status"].value_counts().items())
+        statuses = lost["status"].replace("done", "without these numbers").value_counts()
+        counts = ", ".join(f"{n} {status}" for status, n in statuses.items())
         parts.append(f"{points(len(lost))} not drawn ({counts})")
     text = textwrap.fill("; ".join([*parts, *remarks]), _letters(width), break_on_hyphens=False)
     if frame["random_weights"].any():
         text = f"RANDOM WEIGHTS: costs are real, scores mean nothing\n{text}"
     return text
+
+
+def _published(frame: DataFrame, table: DataFrame) -> str:
+    """How many published models are drawn, and what their superb_s is relative to."""
+    there = table[(table["run"] == PUBLISHED) & table["x"].notna() & table["y"].notna()]
+    anchors = ", ".join(sorted(set(frame["anchors"])))
+    return f"{there['model'].nunique()} of {len(frame)} published models drawn ({anchors})"
 
 
 def _letters(width: float) -> int:

@@ -13,6 +13,7 @@ from reports._looks import Look
 from reports._page import curve, divided, empty, level, scale, title
 from results import axes as naming
 from results.curves import metric
+from results.superb import OFFICIAL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,6 +77,6 @@ def scores(frame: DataFrame) -> list[str]:
     tasks = {
         section: naming.resolve(section, frame.attrs["sections"])
         for section in frame.attrs["sections"].values()
-        if section.startswith("task.")
+        if section.startswith(("task.", OFFICIAL))
     }
     return [tasks[name] for name in sorted(tasks)]

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import InputError
 from core.point import DENSE, FBANK, RANDOM
-from results import axes
-from results.curves import curves, metric
+from results.curves import column_of, curves, metric
 from results.front import front
 from results.quantity import read_quantity
 from results.table import load
@@ -69,12 +68,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Analysis:
-    """methods: a row per run and method. points: a row per point, with who beats it."""
+    """methods: a row per run and method. points: a row per point, with who beats it.
+
+    lost: points without one of the numbers.
+    """
 
     x: str
     y: str
     methods: DataFrame
     points: DataFrame
+    lost: int
 
 
 def analyse(
@@ -94,9 +97,7 @@ def analyse(
     from pandas import DataFrame
 
     frame = load(run_folders)
-    sections = {c: "" for c in map(str, frame) if c.startswith("score.")} | frame.attrs["sections"]
-    sections |= {"superb_s": ""} if frame["superb_s"].notna().any() else {}
-    x, y = axes.resolve(x, sections), axes.resolve(y, sections)
+    x, y = column_of(frame, x), column_of(frame, y)
     signs = [1.0 if metric(frame, column).better == "higher" else -1.0 for column in (x, y)]
     if signs[0] > 0:
         raise InputError(f"{x}: more of it is better, so it is no cost; give one with --x")
@@ -114,8 +115,12 @@ def analyse(
         for text, score in zip(scores, at_scores, strict=True):
             row[f"{x} at {y} {text}"] = str(curve.cost_at(signs[1] * score))
         rows.append(row)
+    if not rows:
+        raise InputError(f"no method has both {x} and {y}, so there is no curve; sweep some")
     methods = DataFrame(rows).sort_values("hypervolume", ascending=False, kind="stable")
-    return Analysis(x, y, methods, _ranked(table, signs[1]))
+    points = _ranked(table, signs[1])
+    meant = frame.loc[~frame["method"].isin([FBANK, RANDOM]), "key"]
+    return Analysis(x, y, methods, points, len(meant) - len(" ".join(points["keys"]).split()))
 
 
 def _corner(table: DataFrame, sign: float, y: str) -> tuple[float, float, float]:

@@ -42,22 +42,24 @@ _SCALED = {"s": "s", "byte": "B", "bytes": "B", "B": "B"}
 
 
 def resolve(name: str, sections: Mapping[str, str]) -> str:
-    """The column that a metric, a task (`pr`, `task.pr`) or a short name (`macs`) stands for.
+    """The column that a metric, a task (`pr`, `superb.pr`) or a short name (`macs`) stands for.
 
     sections: for each column that holds numbers, the section they come from, `task.pr` for one. A
-    task stands for the first of its columns.
+    task stands for the first of its columns, in the quick suite if it is there.
 
     Raises:
         InputError: no column has that name.
     """
     if name in sections:
         return name
-    task = f"task.{name.removeprefix('task.')}"
-    for column in (*ALIASES.get(name, ()), *(c for c, s in sections.items() if s == task)):
+    homes = (name, f"task.{name}", f"superb.{name}")
+    own = [column for home in homes for column, s in sections.items() if s == home]
+    for column in (*ALIASES.get(name, ()), *own):
         if column in sections:
             return column
     short = {alias for alias, columns in ALIASES.items() if set(columns) & set(sections)}
-    tasks = {s.removeprefix("task.") for s in sections.values() if s.startswith("task.")}
+    scored = [s.partition(".") for s in sections.values()]
+    tasks = {task for kind, _, task in scored if kind in ("task", "superb")}
     known = sorted({*sections, *short, *tasks})
     raise InputError(
         f"{name!r} was not measured in this run{closest(name, known)}; "

@@ -4,7 +4,8 @@ Points are matched by model, method and rate, and then seed by seed. With two se
 of the paired differences has a 95 % interval (Student's t); where it holds 0, the difference is
 noise. A single seed has none: its scores repeat bit by bit on one machine, so a difference is a
 change of code or data, but how much another seed would differ is not known. Of wall-clock only the
-speed-up is compared, by the intervals that it was measured with, as times of two runs drift.
+speed-up is compared, by the intervals that it was measured with, as times of two runs drift. A
+leaderboard.csv stands for its run, to the six digits that it has and without times.
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from core.errors import InputError
 from core.metric import Metric
 from core.point import FBANK, RANDOM
-from results.store import RunFolder
-from results.table import MACHINE_FREE, load
+from core.record import Record
+from results.curves import metric
+from results.leaderboard import cell
+from results.leaderboard import read as read_table
+from results.published import METHOD
+from results.superb import OFFICIAL
+from results.table import MACHINE_FREE, read, tabulate
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 Verdict = Literal["better", "worse", "noise", "lost"]
 
@@ -33,7 +40,8 @@ SPAN = 1000.0
 class Change:
     """One number of one model in both runs. share: the difference over the value before.
 
-    interval: of that share, None with one seed. A `lost` model was there and is not any more.
+    interval: of that share, None with one seed. A `lost` model, or number of one that is there, was
+    there and is not any more.
     """
 
     method: str
@@ -58,11 +66,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All changes, and how many numbers are exactly as before. seeds: the fewest of a point."""
+    """All changes, and how many numbers are exactly as before.
+
+    seeds: the fewest of a point. remarks: what was not compared, and why.
+    """
 
     changes: list[Change]
     same: int
     seeds: int
+    remarks: tuple[str, ...] = ()
 
     def of(self, *verdicts: Verdict) -> list[Change]:
         """Changes of those kinds, the largest first."""
@@ -75,43 +87,101 @@ class Comparison:
         return self.of("lost") + worse
 
 
+class Side(NamedTuple):
+    """One of the two. intervals: of each point's speed-up, by its key."""
+
+    frame: DataFrame
+    intervals: dict[str, tuple[float, float]]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Side:
+        """A run's folder, or the leaderboard.csv of one.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if Path(path).suffix == ".csv":
+            return cls(read_table(path), {})
+        runs = read([path])
+        return cls(tabulate(runs), _intervals(runs[0].records))
+
+    @property
+    def written(self) -> bool:
+        """Whether it is a file, whose numbers are rounded and do not say what they mean."""
+        return "metrics" not in self.frame.attrs
+
+
 def compare(before: str | Path, after: str | Path) -> Comparison:
-    """Hold the points of two runs together.
+    """Hold the points of two runs together; of one of them its leaderboard.csv will do.
 
     Raises:
-        InputError: a folder holds no run.
+        InputError: a folder holds no run, a file no leaderboard, or both are files.
     """
-    first, second = load([before]), load([after])
-    meanings = {**second.attrs["metrics"], **first.attrs["metrics"]}
-    columns = [*_compared(first, second), "speedup"]
-    intervals = [_intervals(folder) for folder in (before, after)]
+    first, second = Side.open(before), Side.open(after)
+    if first.written and second.written:
+        raise InputError(
+            f"{before} and {after} are both tables, which do not say which way a number is better; "
+            "give the folder of one of the runs"
+        )
+    run = second.frame if first.written else first.frame
+    columns, remarks = _compared(first, second, run)
+    old, new = first.frame, second.frame
+    if first.written or second.written:
+        numbers = ["rate", *columns]
+        old, new = (f.assign(**{c: f[c].map(_rounded) for c in numbers}) for f in (old, new))
     changes: list[Change] = []
     same, fewest = 0, math.inf
-    for rows, others in _matched(first, second):
+    for rows, others in _matched(old, new):
         if others is None:
-            row = rows.iloc[0]
-            changes.append(_lost(str(row["method"]), float(row["rate"])))
+            changes.append(_lost(rows.iloc[0], "was made and measured, now is not"))
             continue
         fewest = min(fewest, len(rows))
         for column in columns:
-            metric = meanings.get(column) or Metric(column, "", "higher")
-            found = _change(rows, others, column, metric, intervals)
-            same += found is None and column in rows and bool(rows[column].notna().any())
+            meaning = metric(run, column)
+            found = _change(rows, others, column, meaning, (first.intervals, second.intervals))
+            same += found is None and bool(rows[column].notna().any())
             changes += [found] if found else []
-    return Comparison(changes, same, 0 if fewest == math.inf else int(fewest))
+    return Comparison(changes, same, 0 if fewest == math.inf else int(fewest), remarks)
 
 
-def _compared(first: DataFrame, second: DataFrame) -> Iterator[str]:
-    """Scores, task metrics and costs that no machine decides, where both runs have them."""
-    for column, section in {"superb_s": "", **first.attrs["sections"]}.items():
-        if column in second and (section in ("", *MACHINE_FREE) or section.startswith("task.")):
-            yield column
+def _compared(first: Side, second: Side, run: DataFrame) -> tuple[list[str], tuple[str, ...]]:
+    """Columns that both have: scores, metrics of tasks, and costs that no machine decides.
+
+    run: that of the two which says where its columns come from. Also what is left out that a
+    reader would look for.
+    """
+    there = set(first.frame) & set(second.frame)
+    columns: list[str] = []
+    remarks: tuple[str, ...] = ()
+    grades = [_grade(side.frame) for side in (first, second)]
+    if grades[0] == grades[1]:
+        columns = ["superb_s"]
+    elif all(grades):
+        told = " and ".join(map(repr, grades))
+        remarks = (f"superb_s is not compared: it is {told}",)
+    for column, section in run.attrs["sections"].items():
+        scored = section.startswith(("task.", OFFICIAL))
+        if column in there and (scored or section in MACHINE_FREE):
+            columns.append(column)
+    timed = not (first.written or second.written) and "speedup" in there
+    return columns + ["speedup"] * timed, remarks
+
+
+def _grade(frame: DataFrame) -> str:
+    """What superb_s is relative to and which tasks it is over, empty where there is none."""
+    scored = frame[frame["superb_s"].notna()]
+    return "; ".join(sorted(set(scored["anchors"] + " over " + scored["superb_tasks"])))
+
+
+def _rounded(value: float) -> float:
+    """As a leaderboard has it."""
+    return float(cell(float(value)) or "nan")
 
 
 def _matched(first: DataFrame, second: DataFrame) -> Iterator[tuple[DataFrame, DataFrame | None]]:
     """Rows of each model in both runs, seed by seed; None where the second has it no more."""
     key, names = ["model", "method", "rate"], ["seed"]
-    done = first[(first["status"] == "done") & ~first["method"].isin([FBANK, RANDOM])]
+    done = first[(first["status"] == "done") & ~first["method"].isin([FBANK, RANDOM, METHOD])]
     again = second[second["status"] == "done"].set_index([*key, *names])
     for _, rows in done.groupby(key, sort=False):
         rows = rows.set_index([*key, *names])
@@ -122,9 +192,9 @@ def _matched(first: DataFrame, second: DataFrame) -> Iterator[tuple[DataFrame, D
             yield rows.reset_index(), None
 
 
-def _lost(method: str, rate: float) -> Change:
+def _lost(row: Series, what: str) -> Change:
     nothing = math.nan
-    return Change(method, rate, "was made and measured, now is not", nothing, nothing, -math.inf,
+    return Change(str(row["method"]), float(row["rate"]), what, nothing, nothing, -math.inf,
                   None, "lost")  # fmt: skip
 
 
@@ -132,13 +202,13 @@ def _change(
     rows: DataFrame,
     others: DataFrame,
     column: str,
-    metric: Metric,
+    meaning: Metric,
     intervals: Sequence[dict[str, tuple[float, float]]],
 ) -> Change | None:
-    """What became of one number; None where it is as it was, or was not measured in both."""
-    if column not in rows or column not in others:
-        return None
+    """What became of one number; None where it is as it was, or was not measured before."""
     before, after = rows[column], others[column]
+    if (before.notna() & after.isna()).any():
+        return _lost(rows.iloc[0], f"{column} was measured, now is not")
     known = before.notna() & after.notna()
     if not known.any() or (before[known] == after[known]).all():
         return None
@@ -152,7 +222,7 @@ def _change(
     if interval is not None and interval[0] <= 0 <= interval[1]:
         verdict: Verdict = "noise"
     else:
-        verdict = "better" if (share > 0) == (metric.better == "higher") else "worse"
+        verdict = "better" if (share > 0) == (meaning.better == "higher") else "worse"
     row = rows.iloc[0]
     return Change(str(row["method"]), float(row["rate"]), column, mean,
                   float(after[known].mean()), share, interval, verdict)  # fmt: skip
@@ -190,10 +260,10 @@ def _apart(
     return sum(lows) / len(lows), sum(highs) / len(highs)
 
 
-def _intervals(folder: str | Path) -> dict[str, tuple[float, float]]:
+def _intervals(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
     """The interval of each point's speed-up, by its key."""
     found = {}
-    for record in RunFolder.existing(folder).records():
+    for record in records:
         section = record.sections.get("profile.latency")
         if section is not None and "speedup_interval95" in section.details:
             low, high = section.details["speedup_interval95"]

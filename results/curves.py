@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 from core.metric import Metric
 from core.point import FBANK, RANDOM, REFERENCES
+from results import axes
 from results.front import front
+from results.superb import OFFICIAL, QUICK
 from results.table import MACHINE_FREE
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 
 def curves(frame: DataFrame, x: str, y: str) -> DataFrame:
@@ -53,9 +55,64 @@ def over_seeds(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
     return DataFrame(rows, columns=["run", "model", "method", "rate", "seeds", *names, "keys"])
 
 
+def column_of(frame: DataFrame, name: str) -> str:
+    """The column that a metric, a task or a short name stands for in that table.
+
+    Where superb_s is of the official grade, a task is the official one too, and MACs are those that
+    published tables give.
+
+    Raises:
+        InputError: there is no such column, or nothing was measured in it.
+    """
+    sections = {column: "" for column in map(str, frame) if column.startswith("score.")}
+    sections |= frame.attrs["sections"]
+    if frame["superb_s"].notna().any():
+        sections["superb_s"] = ""
+    if frame.attrs["anchors"] != QUICK:
+        known = {*sections, *sections.values()}
+        official = {"macs": "macs_superb32"}.get(name, f"{OFFICIAL}{name}")
+        name = official if official in known else name
+    if name == "superb_s" and name not in sections:
+        raise InputError(_no_superb_s(frame))
+    return axes.resolve(name, sections)
+
+
+def _no_superb_s(frame: DataFrame) -> str:
+    """Why there is none, and what there is in its place."""
+    sections = frame.attrs["sections"].values()
+    tasks = sorted({s.removeprefix("task.") for s in sections if s.startswith("task.")})
+    instead = f"; or take a task: {', '.join(tasks)}" if tasks else ""
+    if frame.attrs["anchors"] != QUICK:
+        return "'superb_s' was not measured in this run by SUPERB's recipes; bench superb does that"
+    return (
+        "'superb_s' was not measured in this run: it is relative to FBANK and the dense model, "
+        f"scored on tasks that tell them apart{instead}"
+    )
+
+
 def metric(frame: DataFrame, column: str) -> Metric:
     """What the column means; scores worked out here say no more than that higher is better."""
     return frame.attrs["metrics"].get(column) or Metric(column, "", "higher")
+
+
+def grades(frame: DataFrame, column: str = "superb_s") -> Series:
+    """What makes a score comparable with others of its column, as text; empty for what does not.
+
+    The quick grade is relative to the dense model of its run and to labelled audio; a task's own
+    metric to the audio alone. Official scores have anchors and audio in common.
+    """
+    section = frame.attrs["sections"].get(column, "")
+    blank = frame["superb_s"].map(lambda _: "")
+    audio = frame["task_data"].map(lambda name: f" on {name}" if name else "")
+    if section.startswith("task."):
+        return ("quick" + audio).where(frame[column].notna(), "")
+    if column != "superb_s" and not column.startswith("score."):
+        return blank
+    own = " of " + frame["model"] + audio
+    told = frame["anchors"] + own.where(frame["anchors"].str.startswith(QUICK), "")
+    if column == "superb_s":
+        told += " over " + frame["superb_tasks"]
+    return told.where(frame[column].notna(), "")
 
 
 def devices(frame: DataFrame, column: str) -> set[str]:
@@ -67,7 +124,7 @@ def devices(frame: DataFrame, column: str) -> set[str]:
 
 
 def check_comparable(frame: DataFrame, column: str) -> None:
-    """Refuse an axis that mixes devices, or scores with different anchors or tasks.
+    """Refuse an axis that mixes devices, or scores of different grades, anchors, tasks or audio.
 
     Raises:
         InputError: the axis mixes them.
@@ -78,14 +135,14 @@ def check_comparable(frame: DataFrame, column: str) -> None:
             f"{column} was measured on {' and on '.join(map(repr, machines))}, which no axis "
             "should mix; draw the runs of each device apart"
         )
-    if column != "superb_s":
-        return
-    scored = frame[frame["superb_s"].notna()]
-    kinds = sorted(set(scored["anchors"] + " over " + scored["superb_tasks"]))
+    kinds = sorted(set(grades(frame, column)) - {""})
     if len(kinds) > 1:
+        anchored = [kind.startswith(QUICK) for kind in kinds]
+        mend = "draw those runs apart" + ", or one task with --y" * (column == "superb_s")
+        if any(anchored) and not all(anchored):
+            mend = "give quick scores a figure of their own, or score those models by bench superb"
         raise InputError(
-            f"superb_s is {' and '.join(map(repr, kinds))}, which no axis should mix; "
-            "draw those runs apart, or one task with --y"
+            f"{column} is {' and '.join(map(repr, kinds))}, which no axis should mix; {mend}"
         )
 
 

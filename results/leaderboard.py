@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 from core.point import REFERENCES
 from results import axes
+from results.published import ANCHORS, METHOD
 from results.store import write_whole
-from results.table import load
+from results.superb import CONVENTIONS, OFFICIAL, QUICK
+from results.table import read as read_runs
+from results.table import tabulate
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 #: Costs of the readable tables: short name, heading, divisor, digits.
 COSTS: tuple[tuple[str, str, float, int], ...] = (
@@ -30,26 +33,59 @@ COSTS: tuple[tuple[str, str, float, int], ...] = (
 )
 
 
-def write(run_folders: Iterable[str | Path], out: str | Path) -> DataFrame:
+def write(
+    run_folders: Iterable[str | Path],
+    out: str | Path,
+    anchors: str = QUICK,
+    published: bool = False,
+) -> DataFrame:
     """Write the points of one or more runs to a file and return them as numbers.
 
     Points that failed or are not supported are rows with their status and reason. The column `run`
-    is there for several runs only.
+    is there for several runs only. anchors, published: as `results.table.tabulate` has them; beside
+    every superb_s stands what it is relative to.
 
     Raises:
-        InputError: a folder holds no run, the file cannot be written, or its suffix is none of
-            .csv, .md and .tex.
+        InputError: a folder holds no run, the file cannot be written, its suffix is none of .csv,
+            .md and .tex, or there is nothing to write or no such grade of superb_s.
     """
     render = FORMATS.get(Path(out).suffix)
     if render is None:
         raise InputError(
             f"leaderboard {str(out)!r}: expected a file ending in {', '.join(FORMATS)}"
         )
-    frame = load(run_folders).drop(columns="data")
+    frame = tabulate(read_runs(run_folders), anchors, published).drop(columns=["data", "task_data"])
+    if frame.empty:
+        names = ", ".join(map(str, run_folders)) or "no run"
+        raise InputError(f"{names} has no points yet; run the sweep first")
     if frame["run"].nunique() <= 1:
         frame = frame.drop(columns="run")
     write_whole(Path(out), render(frame).encode())
     return frame
+
+
+def read(path: str | Path) -> DataFrame:
+    """The points of one run, as `write` left them in a .csv file.
+
+    Raises:
+        InputError: the file cannot be read, is something else, or holds several runs.
+    """
+    import pandas as pd
+
+    words = dict.fromkeys(("model", "method", "status", "superb_tasks", "anchors", "key"), str)
+    try:
+        frame = pd.read_csv(path, dtype=words)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}); give a leaderboard.csv") from error
+    lacking = {*words, "rate", "seed", "superb_s"} - set(frame)
+    if lacking:
+        raise InputError(
+            f"{path} has no column {', '.join(sorted(lacking))}; give a file that "
+            "bench leaderboard has written"
+        )
+    if frame.duplicated(["model", "method", "rate", "seed"]).any():
+        raise InputError(f"{path} holds several runs; write a leaderboard of one of them")
+    return frame.fillna(dict.fromkeys(words, ""))
 
 
 def cell(value: Any) -> str:
@@ -107,29 +143,44 @@ FORMATS: dict[str, Callable[[DataFrame], str]] = {
 
 
 def _readable(frame: DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the short table; what was not done has its status for a score."""
-    tasks = _tasks(frame)
+    """Headings and rows of the short table; what was not done has its status for a score.
+
+    Anchors are told unless all of superb_s is of the quick suite and over the same tasks.
+    """
+    tasks, models = _tasks(frame), frame["model"]
     costs = [(_column(frame, n), heading, unit, digits) for n, heading, unit, digits in COSTS]
     costs = [cost for cost in costs if cost[0] in frame]
+    outside = frame["method"] == METHOD
+    frame = frame.assign(method=frame["method"].where(~outside, models), grade=_grades(frame))
+    kinds = set(frame["grade"]) - {""}
+    told = ["anchors"] * (len(kinds) > 1 or any(not kind.startswith(QUICK) for kind in kinds))
     leading = ["run", "method", "rate"] if "run" in frame else ["method", "rate"]
-    headings = [*leading, "superb_s", *tasks, *(heading for _, heading, *_ in costs)]
-    rows = []
+    headings = [*leading, "superb_s", *told, *tasks, *(heading for _, heading, *_ in costs)]
+    unrated, rows = {*REFERENCES, *models[outside]}, []
     for key, points in frame.groupby(leading, sort=False):
         *names, rate = key
         done = points[points["status"] == "done"]
         score = axes.spread(done["superb_s"], 0) if len(done) else points["status"].iloc[0]
-        cells = [*map(str, names), "" if names[-1] in REFERENCES else f"{rate:g}", score]
+        cells = [*map(str, names), "" if names[-1] in unrated else f"{rate:g}", score]
+        cells += [points["grade"].max() for _ in told]
         cells += [axes.spread(done[task], 2) for task in tasks]
         cells += [axes.spread(done[column] / unit, digits) for column, _, unit, digits in costs]
         rows.append(cells)
     return headings, rows
 
 
+def _grades(frame: DataFrame) -> Series:
+    """What superb_s is relative to, in short, and over which tasks where it is not all of them."""
+    tasks = frame["superb_tasks"]
+    some = (" (" + tasks + ")").where(tasks != " ".join(sorted(CONVENTIONS[ANCHORS].tasks)), "")
+    return (frame["anchors"].str.partition(":")[0] + some).where(frame["anchors"] != "", "")
+
+
 def _tasks(frame: DataFrame) -> list[str]:
     """The first number of every task, in the order of their names."""
     first: dict[str, str] = {}
     for column, section in frame.attrs["sections"].items():
-        if section.startswith("task."):
+        if section.startswith(("task.", OFFICIAL)):
             first.setdefault(section, column)
     return [first[section] for section in sorted(first)]
 

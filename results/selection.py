@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import InputError
-from core.metric import Metric
 from core.point import FBANK, RANDOM
 from results import axes
+from results.curves import column_of, metric
 from results.quantity import read_quantity
 from results.store import RunFolder
 from results.table import load
@@ -137,16 +137,9 @@ def open_run(run_folder: str | Path) -> DataFrame:
 
 
 def _limit(frame: DataFrame, name: str, at_most: bool, text: str, what: str) -> Limit:
-    columns = {column: "" for column in map(str, frame) if column.startswith("score.")}
-    columns |= {"superb_s": ""} if frame["superb_s"].notna().any() else {}
-    column = axes.resolve(name, columns | frame.attrs["sections"])
-    unit = _meaning(frame, column).unit
+    column = column_of(frame, name)
+    unit = metric(frame, column).unit
     return Limit(column, at_most, read_quantity(text, unit, what), unit)
-
-
-def _meaning(frame: DataFrame, column: str) -> Metric:
-    metrics: dict[str, Any] = frame.attrs["metrics"]
-    return metrics.get(column) or Metric(column, "", "higher")
 
 
 def shown(value: float, unit: str) -> str:

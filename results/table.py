@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.metric import Metric
 from core.point import DENSE, FBANK, REFERENCES, Point
 from core.record import Record, Section
+from results import published as publications
 from results.store import RunFolder
-from results.superb import Score, quick_superb_s
+from results.superb import OFFICIAL, QUICK, Score, official_superb_s, quick_superb_s
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
 LEADING = (
     "run", "model", "method", "rate", "achieved_rate", "seed", "status", "reason", "superb_s",
     "superb_tasks", "anchors", "random_weights", "device", "threads", "dtype", "compile", "tf32",
-    "attention", "cuda_graphs", "disturbed", "data", "key",
+    "attention", "cuda_graphs", "disturbed", "data", "task_data", "key",
 )  # fmt: skip
 
 #: Sections whose numbers are the same on every machine. Those of any other profiler are not.
 MACHINE_FREE = ("profile.params", "profile.macs")
 
-#: By how many points of a hundred the dense model must be better than FBANK for a task to count in
-#: a run. Below that, the noise of a few hundred test items is blown up to hundreds of superb_s.
+#: By how many points of a hundred the dense model must be better than FBANK, in each metric of a
+#: task, for it to count in a run. Below that, the noise of a few hundred test items is blown up to
+#: hundreds of superb_s.
 MARGIN = 5.0
+
+#: What scores of `bench superb` are called whose recipe was not SUPERB's own.
+CHANGED = "changed"
 
 #: A machine that slows down for a minute slows the dense model too, which is timed in turns with
 #: the compressed one: their ratio is free of that drift, a median by itself is not.
@@ -39,39 +45,88 @@ PAIRED = Metric(
 SUPERB_S = Metric("superb_s", "", "higher", "0 for FBANK, 1000 for the dense model")
 
 
-def load(run_folders: Iterable[str | Path]) -> DataFrame:
-    """One row per point of one or more runs, references first, then by method, rate and seed.
+class Run(NamedTuple):
+    """A run as it was read: its short name, its folder, its points, and where it comes from."""
 
-    Columns: LEADING, each task's normalised score as `score.TASK`, each measured metric.
-    `frame.attrs` holds `metrics` (each one's unit and direction), `sections` (where each comes
-    from) and `meant` (tasks made for superb_s). superb_s is relative to the dense and FBANK points
-    of the same run and seed; it is left empty where a task that counts in the run was not scored
-    for the point.
+    name: str
+    folder: RunFolder
+    records: Sequence[Record]
+    info: Mapping[str, Any]
+
+
+def read(run_folders: Iterable[str | Path]) -> list[Run]:
+    """Read runs, each once, in the order in which they are given.
 
     Raises:
         InputError: a folder holds no run, or a file that no sweep writes.
     """
+    folders = [RunFolder.existing(path) for path in dict.fromkeys(map(Path, run_folders))]
+    return [
+        Run(name, folder, folder.records(), folder.run_info())
+        for name, folder in zip(labels(folders), folders, strict=True)
+    ]
+
+
+def load(run_folders: Iterable[str | Path]) -> DataFrame:
+    """`tabulate` of the runs in those folders.
+
+    Raises:
+        InputError: a folder holds no run, or a file that no sweep writes.
+    """
+    return tabulate(read(run_folders))
+
+
+def tabulate(runs: Iterable[Run], anchors: str = QUICK, published: bool = False) -> DataFrame:
+    """One row per point of one or more runs, references first, then by method, rate and seed.
+
+    Columns: LEADING, each task's normalised score as `score.TASK`, each measured metric.
+    `frame.attrs` holds `metrics` (each one's unit and direction), `sections` (where each comes
+    from), `meant` (tasks made for superb_s) and `anchors` as it was asked for.
+
+    anchors: of superb_s, whose grades never mix. `quick` is relative to the dense and FBANK points
+    of the same run and seed, and left empty where a task that counts in the run was not scored for
+    the point. `leaderboard` and `wang2023` score what `bench superb` measured; which tasks that is
+    over stands beside it. published: published models are rows as well, the method `published`;
+    beside quick scores they have the anchors `leaderboard`.
+
+    Raises:
+        InputError: there is no such grade.
+    """
     from pandas import DataFrame
 
-    runs = [RunFolder.existing(path) for path in dict.fromkeys(map(Path, run_folders))]
-    rows: list[dict[str, Any]] = []
-    metrics, sections, meant = {SUPERB_S.name: SUPERB_S}, {}, set[str]()
-    for label, run in sorted(zip(labels(runs), runs, strict=True), key=lambda pair: pair[0]):
-        records, info = run.records(), run.run_info()
-        yardstick = _Yardstick(records)
-        for record in sorted(records, key=lambda record: order(record.point)):
-            rows.append({"run": label, **_row(record, yardstick, info)})
-            for section in (s for s in record.sections.values() if s.status == "done"):
-                metrics.update(section.metrics)
-                meant |= {_task(section)} if section.details.get("in_score") else set()
-                named = [c for c in (*section.metrics, *section.values) if c in section.values]
-                sections.update(dict.fromkeys(named, section.name))
+    chosen, quick = sorted(runs, key=lambda run: run.name), anchors == QUICK
+    rows = [row for run in chosen for row in _rows(run, None if quick else anchors)]
+    metrics, sections, meant = _columns(chosen)
     if any(PAIRED.name in row for row in rows):
         metrics[PAIRED.name], sections[PAIRED.name] = PAIRED, "profile.latency"
+    if published:
+        rows += publications.rows(publications.ANCHORS if quick else anchors)
+        sections = publications.sections() | sections
+        metrics = publications.metrics() | metrics
     numbers = sorted({column for row in rows for column in row} - set(LEADING))
     frame = DataFrame(rows, columns=[*LEADING, *numbers])
-    frame.attrs.update(metrics=metrics, sections=sections, meant=meant)
+    frame.attrs.update(metrics=metrics, sections=sections, meant=meant, anchors=anchors)
     return frame
+
+
+def _rows(run: Run, anchors: str | None) -> Iterator[dict[str, Any]]:
+    """The points of a run. anchors: of official scores, None for quick ones."""
+    yardstick = _Official(run.records, anchors) if anchors else _Yardstick(run.records)
+    for record in sorted(run.records, key=lambda record: order(record.point)):
+        yield {"run": run.name, **_row(record, yardstick, run.info)}
+
+
+def _columns(runs: Iterable[Run]) -> tuple[dict[str, Metric], dict[str, str], set[str]]:
+    """What the runs' columns mean, the section that each is from, and the tasks for superb_s."""
+    metrics, meant = {SUPERB_S.name: SUPERB_S}, set[str]()
+    sections: dict[str, str] = {}
+    for record in (record for run in runs for record in run.records):
+        for section in (s for s in record.sections.values() if s.status == "done"):
+            metrics.update(_meanings(section))
+            meant |= {_task(section)} if section.details.get("in_score") else set()
+            named = [c for c in (*section.metrics, *section.values) if c in section.values]
+            sections |= dict.fromkeys((_column(section, c) for c in named), _home(section))
+    return metrics, sections, meant
 
 
 def order(point: Point) -> tuple:
@@ -81,7 +136,7 @@ def order(point: Point) -> tuple:
     return place, method, point.model, point.rate, point.seed, point.data
 
 
-def _row(record: Record, yardstick: _Yardstick, info: dict[str, Any]) -> dict[str, Any]:
+def _row(record: Record, yardstick: _Yardstick, info: Mapping[str, Any]) -> dict[str, Any]:
     point, score = record.point, yardstick.score(record)
     status, reason = _status(record)
     return {
@@ -97,11 +152,37 @@ def _row(record: Record, yardstick: _Yardstick, info: dict[str, Any]) -> dict[st
         "random_weights": bool(info.get("random_weights")) or point.model.startswith("random:"),
         **_conditions(record),
         "data": point.data,
+        "task_data": Path(info.get("task_data") or "").name,
         "key": point.key,
         **{f"score.{task}": value for task, value in yardstick.terms(record).items()},
-        **record.values(),
+        **_numbers(record),
         **yardstick.paired_latency(record),
     }
+
+
+def _numbers(record: Record) -> dict[str, float]:
+    """All measured numbers of the sections that are done, by column."""
+    done = [section for section in record.sections.values() if section.status == "done"]
+    return {_column(s, name): value for s in done for name, value in s.values.items()}
+
+
+def _column(section: Section, name: str) -> str:
+    """Official scores have columns of their own: a quick task may call its metric the same."""
+    kind = _home(section).partition(".")[0]
+    return f"{kind}.{name}" if kind in (OFFICIAL[:-1], CHANGED) else name
+
+
+def _home(section: Section) -> str:
+    """The section's name. A recipe with other settings than SUPERB's gives no official score."""
+    if section.name.startswith(OFFICIAL) and section.details.get("changed"):
+        return f"{CHANGED}.{section.name.removeprefix(OFFICIAL)}"
+    return section.name
+
+
+def _meanings(section: Section) -> dict[str, Metric]:
+    """What the columns of the section mean."""
+    named = {_column(section, name): metric for name, metric in section.metrics.items()}
+    return {column: replace(metric, name=column) for column, metric in named.items()}
 
 
 class _Yardstick:
@@ -114,16 +195,17 @@ class _Yardstick:
             for section in record.sections.values()
             if section.name.startswith("task.") and section.status == "done" and section.values
         ]
-        self.metrics = {_task(s): _metric(s) for s in done}
+        self.metrics = {_task(s): tuple(s.metrics or s.values) for s in done}
         self.dense = {
-            (r.point.model, r.point.seed): r.values() for r in records if r.point.method == DENSE
+            (r.point.model, r.point.seed): _numbers(r) for r in records if r.point.method == DENSE
         }
-        self.fbank = {r.point.seed: r.values() for r in records if r.point.method == FBANK}
+        self.fbank = {r.point.seed: _numbers(r) for r in records if r.point.method == FBANK}
         meant = {_task(s): s.metrics for s in done if s.details.get("in_score")}
         self.counting = {
-            task: name
-            for task, name in self.metrics.items()
-            if task in meant and self._margin(meant[task].get(name), name) >= MARGIN
+            task: names
+            for task, names in self.metrics.items()
+            if task in meant
+            and min(self._margin(meant[task].get(name), name) for name in names) >= MARGIN
         }
 
     def _margin(self, metric: Metric | None, name: str) -> float:
@@ -147,25 +229,41 @@ class _Yardstick:
 
     def paired_latency(self, record: Record) -> dict[str, float]:
         """PAIRED, where both the dense model and this one were timed."""
-        point, values = record.point, record.values()
+        point, values = record.point, _numbers(record)
         dense = self.dense.get((point.model, point.seed), {}).get("latency_s_p50")
         if dense is None or "speedup" not in values:
             return {}
         return {PAIRED.name: dense / (1.0 if point.method == DENSE else values["speedup"])}
 
-    def _score(self, record: Record, metrics: dict[str, str]) -> Score:
+    def _score(self, record: Record, metrics: dict[str, tuple[str, ...]]) -> Score:
         point = record.point
         dense = self.dense.get((point.model, point.seed), {})
-        return quick_superb_s(record.values(), self.fbank.get(point.seed, {}), dense, metrics)
+        return quick_superb_s(_numbers(record), self.fbank.get(point.seed, {}), dense, metrics)
+
+
+class _Official(_Yardstick):
+    """What official scores are relative to: rows of published anchors."""
+
+    def __init__(self, records: Sequence[Record], anchors: str) -> None:
+        super().__init__(records)
+        self.anchors = anchors
+
+    def score(self, record: Record) -> Score | None:
+        """superb_s over the tasks that were measured, None where none was."""
+        score = self._official(record)
+        return score if score.terms else None
+
+    def terms(self, record: Record) -> dict[str, float]:
+        return self._official(record).terms
+
+    def _official(self, record: Record) -> Score:
+        values = {name.removeprefix(OFFICIAL): value for name, value in _numbers(record).items()
+                  if name.startswith(OFFICIAL)}  # fmt: skip
+        return official_superb_s(values, self.anchors)
 
 
 def _task(section: Section) -> str:
     return section.name.removeprefix("task.")
-
-
-def _metric(section: Section) -> str:
-    """The task's own metric: the first that it declares."""
-    return next(iter(section.metrics or section.values))
 
 
 def _status(record: Record) -> tuple[str, str]:

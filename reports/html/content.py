@@ -12,9 +12,8 @@ from reports._looks import appearances
 from reports.html.figures import figures
 from reports.html.gaps import gaps
 from results import axes
-from results.curves import devices, metric
-from results.store import RunFolder
-from results.table import LEADING, labels, load
+from results.curves import devices, grades, metric
+from results.table import LEADING, read, tabulate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,24 +43,23 @@ def content(run_folders: Sequence[str | Path]) -> dict[str, Any]:
     Raises:
         InputError: a folder holds no run, or the runs have no point.
     """
-    frame = load(run_folders)
-    runs = [RunFolder(path) for path in dict.fromkeys(map(Path, run_folders))]
+    runs = read(run_folders)
+    frame = tabulate(runs)
     if frame.empty:
         names = ", ".join(map(str, run_folders)) or "no run"
         raise InputError(f"{names} has no points yet; run the sweep first")
     columns = _columns(frame)
     fields = [*FACTS, "grade", *(column["name"] for column in columns)]
-    graded = frame.assign(grade=_grades(frame))
+    graded = frame.assign(grade=grades(frame))
     records = graded[fields].astype(object).itertuples(index=False)
-    named = list(zip(labels(runs), runs, strict=True))
     return {
-        "runs": [{"name": name, "info": run.run_info()} for name, run in named],
+        "runs": [{"name": run.name, "info": run.info} for run in runs],
         "columns": columns,
         "fields": fields,
         "points": [[_plain(value) for value in record] for record in records],
         "looks": _looks(frame),
-        "figures": list(figures(runs)),
-        "gaps": [gap for name, run in named for gap in gaps(name, run)],
+        "figures": list(figures(runs, frame.attrs["sections"])),
+        "gaps": [gap for run in runs for gap in gaps(run)],
     }
 
 
@@ -103,9 +101,17 @@ def _column(frame: DataFrame, name: str, section: str, shown: bool) -> dict[str,
         "better": meaning.better,
         "about": about,
         "group": kinds.get(section.partition(".")[0], "Compression"),
-        "apart": "grade" if name == "superb_s" else "device" if devices(frame, name) else "",
+        "apart": _apart(frame, name, section),
         "shown": shown,
     }
+
+
+def _apart(frame: DataFrame, name: str, section: str) -> str:
+    if name == "superb_s" or name.startswith("score."):
+        return "grade"
+    if section.startswith("task."):
+        return "task_data"
+    return "device" if devices(frame, name) else ""
 
 
 def _shown(frame: DataFrame) -> set[str]:
@@ -125,11 +131,6 @@ def _resolved(name: str, sections: dict[str, str]) -> str:
         return axes.resolve(name, sections)
     except InputError:
         return name
-
-
-def _grades(frame: DataFrame) -> Any:
-    """What superb_s of a point is relative to; empty where there is none."""
-    return (frame["anchors"] + " over " + frame["superb_tasks"]).where(frame["anchors"] != "", "")
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from core.point import DENSE, FBANK, RANDOM, REFERENCES
 from core.record import Record
-from results.store import RunFolder
+from results.table import Run
 
 #: In the order in which they are listed.
 STATUSES = ("failed", "missing", "disturbed", "unsupported")
@@ -17,25 +17,30 @@ DISTURBED = "something else ran on the machine while it was timed"
 UNRECORDED = "run.json asks for it and there is no record; the same sweep goes on from there"
 
 
-def gaps(name: str, run: RunFolder) -> list[dict[str, Any]]:
+def gaps(run: Run) -> list[dict[str, Any]]:
     """One entry per status, sections and reason, with the points that it is about.
 
-    name: how the run is called on the page. Points are texts: `low-rank at 0.5 (seed 0)`.
+    Points are texts: `low-rank at 0.5 (seed 0)`.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
-    records, info = run.records(), run.run_info()
-    for record in sorted(records, key=_order):
+    for record in sorted(run.records, key=_order):
         sections: dict[tuple[str, str], list[str]] = {}
-        for status, section, reason in [*_undone(record), *_unrecorded(record, info)]:
+        for status, section, reason in [*_undone(record), *_unrecorded(record, run.info)]:
             sections.setdefault((status, reason), []).append(section)
         for (status, reason), names in sections.items():
             gap = status, ", ".join(sorted(names)), reason
             found.setdefault(gap, []).append(str(record.point))
-    if absent := _absent(records, info):
+    if absent := _absent(run.records, run.info):
         found["missing", "point", UNRECORDED] = absent
     ranked = sorted(found, key=lambda gap: (STATUSES.index(gap[0]), gap[1:]))
     return [
-        {"run": name, "status": gap[0], "sections": gap[1], "reason": gap[2], "points": found[gap]}
+        {
+            "run": run.name,
+            "status": gap[0],
+            "sections": gap[1],
+            "reason": gap[2],
+            "points": found[gap],
+        }
         for gap in ranked
     ]
 
@@ -53,7 +58,7 @@ def _undone(record: Record) -> Iterator[tuple[str, str, str]]:
             yield "disturbed", section.name, DISTURBED
 
 
-def _unrecorded(record: Record, info: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _unrecorded(record: Record, info: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Sections that the sweep should have come to; a model that was not made has none."""
     made = record.sections.get("compress")
     if made is not None and made.status != "done":
@@ -65,7 +70,7 @@ def _unrecorded(record: Record, info: dict[str, Any]) -> Iterator[tuple[str, str
             yield "missing", section, UNRECORDED
 
 
-def _absent(records: list[Record], info: dict[str, Any]) -> list[str]:
+def _absent(records: Sequence[Record], info: Mapping[str, Any]) -> list[str]:
     """Points of the sweep's grid without any record."""
     references = REFERENCES if info.get("tasks") else (DENSE, FBANK)
     grid = [*product(references, (0.0,)), *product(info.get("methods", ()), info.get("rates", ()))]

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic_run import make
+from synthetic_run import make, write
 
 from bench.choosing import read_share
 from bench.cli import run
 from core.errors import InputError
+from core.point import Point
+from core.record import Section
+from results.store import RunFolder
 
 
 def test_select_shows_what_fits_and_where_it_lies(
@@ -70,6 +73,15 @@ def test_compare_is_a_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         ("compare {tmp}/a {tmp}/nothing", "holds no run"),
         ("compare {tmp}/a {tmp}/other", "no point in common"),
         ("compare {tmp}/a {tmp}/a --fail-on-regression lots", "1% or 0.01"),
+        ("compare {tmp}/a.csv {tmp}/a", "cannot read"),
+        ("analyse {tmp}/none-made", "'params' was not measured"),
+        ("analyse {tmp}/alone", "no method has both params_total and superb_s"),
+        ("analyse {tmp}/bare", "superb_s' was not measured in this run: it is relative to FBANK"),
+        ("analyse {tmp}/a --y sidd", "did you mean 'sid'"),
+        ("select {tmp}/none-made", "no finished point"),
+        ("select {tmp}/bare --min-score 1", "or take a task: ks"),
+        ("leaderboard --out {tmp}/a.csv", "no run has no points yet"),
+        ("leaderboard {tmp}/a --out {tmp}/a.csv --anchors quik", "unknown anchors 'quik'"),
     ],
 )
 def test_bad_input(
@@ -77,6 +89,13 @@ def test_bad_input(
 ) -> None:
     make(tmp_path / "a", methods=("low-rank",), rates=(0.5,))
     make(tmp_path / "other", methods=(), rates=(), model="random:tiny")
+    make(tmp_path / "alone", methods=())
+    bare, failed = RunFolder(tmp_path / "bare"), RunFolder(tmp_path / "none-made")
+    bare.write_run({})
+    write(bare, Point("builtin", "low-rank", 0.5, 0, "builtin"), ("ks",), "cpu")
+    point = Point("builtin", "low-rank", 0.5, 0, "builtin")
+    failed.write_point(point)
+    failed.write_section(point.key, Section("compress", "failed", "f", reason="too small"))
     assert run(line.format(tmp=tmp_path).split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -88,3 +107,16 @@ def test_shares() -> None:
     assert read_share("1%") == read_share("0.01") == 0.01
     with pytest.raises(InputError):
         read_share("-1%")
+
+
+def test_analyse_says_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(tmp_path / "run", methods=("low-rank", "row-pruning"), rates=(0.3, 0.6))
+    for record in made.records():
+        section = record.sections["task.pr"]
+        if (record.point.method, record.point.rate) == ("low-rank", 0.6):
+            section.values["pr_per"] = float("nan")
+            made.write_section(record.point.key, section)
+    assert run(["analyse", str(made.path)]) == 0
+    assert "1 points without params_total or superb_s left out" in capsys.readouterr().out

@@ -1,16 +1,21 @@
 import csv
 
 import pytest
-from synthetic_run import make, time_in_turns
+from synthetic_run import make, score_officially, time_in_turns
 
 import reports
 from bench.cli import run
+from reports._drawing import Runs
+from reports.pareto import Pareto
+from results import superb
+from results.store import RunFolder
 
 
 @pytest.fixture
 def folder(tmp_path):
     made = make(tmp_path / "run", methods=("low-rank",), rates=(0.5,))
     time_in_turns(made)
+    score_officially(made)
     return made.path
 
 
@@ -23,6 +28,11 @@ def folder(tmp_path):
         ("--figure speedup --format pdf,svg", ["speedup.csv", "speedup.pdf", "speedup.svg"]),
         ("--x params,macs", ["superb_s-params-macs.csv", "superb_s-params-macs.png"]),
         ("--figure tasks --x macs --style slides", ["tasks-macs.csv", "tasks-macs.png"]),
+        (
+            "--anchors leaderboard",
+            ["superb_s-params-leaderboard.csv", "superb_s-params-leaderboard.png"],
+        ),
+        ("--y pr --published", ["pr-params-published.csv", "pr-params-published.png"]),
         ("--out {folder}/a", ["a.csv", "a.pdf", "a.png"]),
         ("--out {folder}/a.svg", ["a.csv", "a.svg"]),
     ],
@@ -44,6 +54,13 @@ def test_the_files_of_a_figure(folder, options, files, capsys):
         ("--methods lowrank", "did you mean 'low-rank'"),
         ("--style slide", "known: paper, slides"),
         ("--figure layers --rates 2", "outside (0, 1)"),
+        ("--figure probes --rates 0.5", "no numbers by layer"),
+        ("--figure heads", "--profilers attention"),
+        ("--figure speedup --published", "has no option --published"),
+        ("--published --anchors quick", "no axis should mix"),
+        ("--published --y pr --x latency", "published models have no superb.pr_per over latency"),
+        ("--published --y sid", "has no official superb.sid_acc, and quick scores are another"),
+        ("--anchors leaderbord", "did you mean 'leaderboard'"),
         ("--figure all --out a.png", "name a folder"),
     ],
 )
@@ -62,7 +79,8 @@ def test_all_figures_and_what_is_left_out(folder, tmp_path, capsys):
     files = {f"{tmp_path}/all/{stem}.{end}" for stem in drawn for end in ("png", "csv")}
     assert set(told.out.split()) == files
     left_out = [line.split(":")[0] for line in told.err.splitlines()]
-    assert left_out == ["left out layers", "left out masks", "left out sequence"]
+    absent = ("finetune", "heads", "layers", "masks", "probes", "sequence")
+    assert left_out == [f"left out {name}" for name in absent]
 
 
 def test_nothing_drawn_of_all_fails(tmp_path, capsys):
@@ -81,3 +99,45 @@ def test_methods_with_options_and_several_runs(folder, tmp_path):
     with out.with_suffix(".csv").open() as file:
         drawn = {(row["run"], row["method"]) for row in csv.DictReader(file)}
     assert {("run", "low-rank"), ("other", "row-pruning[steps=9,seed=1]")} <= drawn
+
+
+def test_published_models_alone_or_beside_official_scores(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["plot", "--published", "--x", "params,macs"]) == 0
+    alone = rows(tmp_path / "superb_s-params-macs-published.csv")
+    assert {row["method"] for row in alone} == {"published"}
+    assert {row["x_metric"] for row in alone} == {"params_total", "macs_superb32"}
+    assert {"WavLM Large", "DPWavLM"} <= {r["model"] for r in alone if r["on_front"] == "True"}
+    score_officially(RunFolder(folder), tasks=superb.CONVENTIONS["leaderboard"].tasks)
+    out = tmp_path / "beside.png"
+    assert run(["plot", str(folder), "--published", "--out", str(out)]) == 0
+    drawn = {row["method"]: float(row["y"]) for row in rows(out.with_suffix(".csv"))}
+    assert set(drawn) == {"dense", "low-rank", "published"}
+    assert drawn["dense"] == pytest.approx(1000)
+
+
+def test_published_models_are_marks_without_a_line(folder):
+    score_officially(RunFolder(folder), tasks=superb.CONVENTIONS["leaderboard"].tasks)
+    figure = Pareto(published=True).page(Runs.load([folder])).figure
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["published models"].get_linestyle() == "None"
+    assert len(lines["published models"].get_xdata()) == 29
+    assert lines["dense"].get_marker() != lines["published models"].get_marker()
+    assert "WavLM Large" in {text.get_text() for text in axes.texts}
+    assert "29 of 31 published models drawn (leaderboard:fbank-leaderboard)" in " ".join(
+        figure.get_suptitle().split()
+    )
+
+
+def test_quick_scores_are_not_drawn_beside_published_ones(tmp_path, capsys):
+    quick = make(tmp_path / "run", methods=("low-rank",), rates=(0.5,))
+    assert run(["plot", str(quick.path), "--published"]) == 2
+    told = capsys.readouterr().err
+    assert "has no official superb_s, and quick scores are another grade" in told
+    assert told.count("\n") == 1
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from toy_corpus import ToyCorpus
 
-from compressors._attention_maps import attention_maps, diagonality, diagonality_scores
 from compressors._base import Setting
 from compressors._gradient_scores import gradient_scores
 from compressors.head_pruning import HeadPruning
 from core.errors import InputError
 from core.spec import LayerSpec, MelFrontEnd, ModelSpec, Positions
+from encoders.attention_maps import attention_maps, diagonality, diagonality_scores
 from encoders.cut import keep_dims, keep_heads
 from encoders.layer import join_heads, split_heads
 from encoders.model import Encoder, build

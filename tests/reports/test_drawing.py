@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_run import lengthen, log_masks, make, shape, time_in_turns
+from synthetic_run import lengthen, log_masks, look, make, probe, shape, time_in_turns, tune
 
 import reports
 from core.errors import InputError
@@ -16,17 +16,25 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(tmp_path):
     """One that every figure can be drawn of."""
-    methods = ("low-rank", "ofa-sequence", "row-pruning[steps=9]", "row-pruning[steps=9,seed=1]")
-    run = make(tmp_path / "run", methods=methods, rates=(0.1, 0.5, 0.9))
+    rows = ("row-pruning[steps=9]", "row-pruning[steps=9,seed=1]")
+    run = make(
+        tmp_path / "run", methods=("head-pruning", "low-rank", "ofa-sequence", *rows),
+        rates=(0.1, 0.5, 0.9),
+    )  # fmt: skip
     time_in_turns(run)
     shape(run)
     lengthen(run)
-    log_masks(run, methods[2])
+    log_masks(run, rows[0])
+    look(run)
+    probe(run)
+    tune(run)
     return run
 
 
 def test_every_file_is_a_figure():
-    assert reports.names() == ["layers", "masks", "pareto", "sequence", "speedup", "tasks"]
+    assert reports.names() == [
+        "finetune", "heads", "layers", "masks", "pareto", "probes", "sequence", "speedup", "tasks"
+    ]  # fmt: skip
     for name in reports.names():
         assert type(reports.figure(name)).__name__.lower() == name
     assert reports.figure("pareto", x=["macs"], y="pr").stem == "pr-macs"
@@ -35,16 +43,17 @@ def test_every_file_is_a_figure():
 
 def test_figures_and_options_that_are_not_there():
     with pytest.raises(
-        InputError, match=r"'speedip' \(did you mean 'speedup'\?\); known: layers, "
+        InputError, match=r"'speedip' \(did you mean 'speedup'\?\); known: finetune, "
     ):
         reports.figure("speedip")
     with pytest.raises(InputError, match="unknown figure '_page'"):
         reports.figure("_page")
     with pytest.raises(InputError, match="'speedup' has no option --y; its options: none"):
         reports.figure("speedup", y="pr")
-    with pytest.raises(InputError, match="its options: --x, --y"):
+    with pytest.raises(InputError, match="its options: --x, --y, --anchors, --published"):
         reports.figure("pareto", z="pr")
-    assert (reports.options("pareto"), reports.options("masks")) == (["x", "y"], [])
+    assert reports.options("pareto") == ["x", "y", "anchors", "published"]
+    assert reports.options("masks") == []
 
 
 @pytest.mark.parametrize("name", reports.names())

@@ -120,7 +120,7 @@ def test_scores_over_different_tasks_do_not_share_an_axis(tmp_path):
         make(tmp_path / t, methods=("low-rank",), rates=(0.5,), tasks=(t, "sid")).path
         for t in ("pr", "ks")
     ]
-    with pytest.raises(InputError, match="over ks' and 'quick:fbank-dense over pr'"):
+    with pytest.raises(InputError, match="over ks' and 'quick:fbank-dense of builtin over pr'"):
         reports.draw(Pareto(["params"], "superb_s"), paths, tmp_path / "a")
     assert reports.draw(Pareto(["params"], "sid"), paths, tmp_path / "a", ("png",))
 
@@ -131,6 +131,13 @@ def test_gaps_are_said(run):
     run.write_section(point.key, Section("compress", "failed", "f", reason="no heads"))
     figure, caption = figure_of(run.path, ["params", "memory"], "superb_s")
     assert "1 point is not drawn (1 failed)" in caption
+    nan = next(record for record in run.records() if record.point.method == "low-rank")
+    section = nan.sections["task.pr"]
+    section.values["pr_per"] = float("nan")
+    run.write_section(nan.point.key, section)
+    caption = " ".join(figure_of(run.path, ["params"], "pr")[1].split())
+    assert "2 points are not drawn" in caption
+    assert "1 without these numbers" in caption
     assert [text.get_text() for text in figure.axes[1].texts] == ["peak_bytes\nnot measured"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -10,6 +11,7 @@ from core.metric import Metric
 from core.point import DENSE, FBANK, RANDOM, Point
 from core.record import Section
 from results.store import RunFolder
+from results.superb import ANCHORS, official_metric
 
 METHODS = (
     "first-layers", "head-pruning", "low-rank", "random-pruning", "row-pruning", "weight-pruning",
@@ -122,7 +124,8 @@ def shape(run: RunFolder, layers: int = 3) -> None:
             kept = [1.0] * layers
         if record.point.method != FBANK:
             section.details["layers"] = [
-                {"heads": 2, "qk": 16, "vo": 16, "ffn": round(64 * share)} for share in kept
+                {"heads": 2, "qk": 16, "vo": 16, "ffn": round(64 * share), "kept": [0, 1]}
+                for share in kept
             ]
             run.write_section(record.point.key, section)
 
@@ -156,3 +159,70 @@ def log_masks(run: RunFolder, method: str, trainings: Sequence[str] = ("gates",)
         log.write_text("\n".join(lines) + "\n")
         section.details["training_logs"] = [str(log.relative_to(run.path))]
         run.write_section(point.key, section)
+
+
+def look(run: RunFolder, heads: int = 4, layers: int = 2) -> None:
+    """Look at the dense model's attention: the higher a head, the nearer to the diagonal. Of every
+    layer head-pruning keeps the last heads, one less per quarter of the rate."""
+    for record in run.records():
+        point, section = record.point, record.sections["compress"]
+        if point.method == FBANK:
+            continue
+        gone = int(heads * point.rate) if point.method.startswith("head-pruning") else 0
+        told = section.details.get("layers") or [{"qk": 8, "vo": 8, "ffn": 64}] * layers
+        kept = {"heads": heads - gone, "kept": list(range(gone, heads))}
+        section.details["layers"] = [{**own, **kept} for own in told]
+        run.write_section(point.key, section)
+        if point.method == DENSE:
+            pixels = b64encode(bytes(range(16))).decode()
+            details = {
+                "reach": [[0.4 - 0.1 * head + 0.01 * layer for head in range(heads)]
+                          for layer in range(len(told))],
+                "maps": [[pixels] * heads] * len(told), "map_side": 4,
+            }  # fmt: skip
+            run.write_section(point.key, Section("profile.attention", "done", "f", details=details))
+
+
+def tune(run: RunFolder, task: str = "ks") -> None:
+    """Give every model a frozen and a fine-tuned score."""
+    for record in run.records():
+        if record.point.method not in (FBANK, RANDOM):
+            values = {f"{task}_acc_{kind}": 90.0 for kind in ("frozen", "tuned", "gain")}
+            metrics = {name: Metric(name, "%", "higher") for name in values}
+            section = Section(f"finetune.{task}", "done", "f", values, metrics)
+            run.write_section(record.point.key, section)
+
+
+def probe(run: RunFolder, states: int = 4, tasks: Sequence[str] = ("phone", "pitch")) -> None:
+    """Probe every encoder by state: higher states know more of phones, lower ones of pitch."""
+    for record in run.records():
+        point = record.point
+        for task in tasks:
+            rise = -1 if task == "pitch" else 1
+            numbers = [50 + rise * 10 * s - 20 * point.rate + point.seed for s in range(states)]
+            metric = Metric(f"probe_{task}", "%", "higher")
+            section = Section(
+                f"task.probe-{task}", "done", "f", {metric.name: max(numbers)},
+                {metric.name: metric}, {"by_state": numbers, "in_score": False},
+            )  # fmt: skip
+            run.write_section(point.key, section)
+
+
+def score_officially(run: RunFolder, tasks: Sequence[str] = ("pr", "ks"), **details) -> None:
+    """Give every encoder what `bench superb` adds: worse than the leaderboard's anchor by the rate.
+
+    The metrics are called as SUPERB calls them, like those of quick tasks.
+    """
+    for record in run.records():
+        point = record.point
+        for task in tasks if point.method not in (FBANK, RANDOM) else ():
+            values = {
+                name: value + (ANCHORS["fbank"][name] - value) * point.rate
+                for name, value in ANCHORS["leaderboard"].items()
+                if name.startswith(task)
+            }
+            metrics = {name: Metric(name, "%", official_metric(name).better) for name in values}
+            section = Section(
+                f"superb.{task}", "done", "f", values, metrics, {"grade": "official", **details}
+            )
+            run.write_section(point.key, section)

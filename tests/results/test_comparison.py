@@ -9,6 +9,7 @@ import pytest
 from synthetic_run import make
 
 from core.errors import InputError
+from results import leaderboard
 from results.comparison import compare
 from results.store import RunFolder
 
@@ -109,3 +110,80 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
     a, _ = two(tmp_path)
     with pytest.raises(InputError, match="holds no run"):
         compare(a.path, tmp_path / "nothing")
+
+
+def test_a_leaderboard_stands_for_its_run(tmp_path: Path) -> None:
+    a, b = two(tmp_path)
+    table = tmp_path / "leaderboard.csv"
+    leaderboard.write([a.path], table)
+    for pair in ((table, a.path), (a.path, table)):
+        found = compare(*pair)
+        assert found.changes == []
+        assert found.same > 20
+    shift(b, "pr_per", 5.0, (0,), "low-rank")
+    for before, after, verdict in ((table, b.path, "worse"), (b.path, table, "better")):
+        changes = compare(before, after).changes
+        assert {(c.method, c.verdict) for c in changes} == {("low-rank", verdict)}
+        assert {c.column for c in changes} == {"pr_per", "superb_s"}
+    lost = make(tmp_path / "c", methods=("low-rank",), rates=(0.3, 0.6))
+    assert {c.method for c in compare(table, lost.path).of("lost")} == {"row-pruning"}
+
+
+def test_seeds_of_a_leaderboard_tell_noise_from_change(tmp_path: Path) -> None:
+    a, b = two(tmp_path, (0, 1, 2))
+    leaderboard.write([a.path], tmp_path / "leaderboard.csv")
+    for seed, by in enumerate((4.0, -4.0, 0.1)):
+        shift(b, "sid_acc", by, (seed,), "low-rank")
+    found = compare(tmp_path / "leaderboard.csv", b.path)
+    assert {c.verdict for c in found.changes} == {"noise"}
+    assert found.seeds == 3
+
+
+def test_published_models_in_a_leaderboard_are_not_lost(tmp_path: Path) -> None:
+    a, _ = two(tmp_path)
+    leaderboard.write([a.path], tmp_path / "all.csv", published=True)
+    text = (tmp_path / "all.csv").read_text().splitlines()
+    one = [line for line in text if not line.startswith("published,")]
+    head = one[0].split(",").index("run")
+    rows = [",".join(c for i, c in enumerate(line.split(",")) if i != head) for line in one]
+    (tmp_path / "one.csv").write_text("\n".join(rows) + "\n")
+    assert compare(tmp_path / "all.csv", a.path).changes == []
+    assert compare(tmp_path / "one.csv", a.path).changes == []
+
+
+def test_superb_s_over_other_tasks_is_not_compared_and_said(tmp_path: Path) -> None:
+    a, _ = two(tmp_path)
+    b = make(tmp_path / "c", methods=("low-rank", "row-pruning"), rates=(0.3, 0.6), tasks=("ks",))
+    found = compare(a.path, b.path)
+    assert "superb_s" not in {c.column for c in found.changes}
+    (remark,) = found.remarks
+    assert "over ks pr' and 'quick:fbank-dense over ks'" in remark
+
+
+def test_what_is_no_leaderboard_is_refused(tmp_path: Path) -> None:
+    a, b = two(tmp_path)
+    table = tmp_path / "leaderboard.csv"
+    leaderboard.write([a.path, b.path], table)
+    with pytest.raises(InputError, match=r"leaderboard.csv holds several runs"):
+        compare(table, a.path)
+    leaderboard.write([a.path], table)
+    with pytest.raises(InputError, match="both tables"):
+        compare(table, table)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no column anchors, key, method"):
+        compare(tmp_path / "other.csv", a.path)
+    with pytest.raises(InputError, match=r"cannot read .*none.csv"):
+        compare(tmp_path / "none.csv", a.path)
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(InputError, match=r"cannot read .*empty.csv"):
+        compare(tmp_path / "empty.csv", a.path)
+
+
+def test_a_number_that_is_gone_is_a_regression(tmp_path: Path) -> None:
+    a, b = two(tmp_path)
+    shift(b, "pr_per", float("nan"), (0,), "low-rank")
+    lost = compare(a.path, b.path).regressions(10.0)
+    told = {str(change) for change in lost}
+    assert "low-rank at 0.3: pr_per was measured, now is not" in told
+    assert {change.method for change in lost} == {"low-rank"}
+    assert compare(b.path, a.path).regressions(0.0) == []

@@ -9,6 +9,7 @@ from core.errors import InputError
 from core.point import Point
 from core.record import Section
 from results import leaderboard, summary, superb
+from results.table import load
 
 
 def rows(path):
@@ -128,7 +129,7 @@ def test_the_readable_tables_have_a_row_per_method_and_rate(tmp_path):
     assert ("row-pruning", "0.3", "failed") in found
     assert len(markdown) == 2 + 3 + 2 + 1
     low_rank = next(line for line in markdown if line.startswith("| low-rank | 0.5"))
-    scores = leaderboard.load([run.path]).query("method == 'low-rank' and rate == 0.5").superb_s
+    scores = load([run.path]).query("method == 'low-rank' and rate == 0.5").superb_s
     expected = f"{scores.mean():.0f} ({scores.min():.0f}..{scores.max():.0f})"
     assert f"| {expected} |" in low_rank
     latex = (tmp_path / "out.tex").read_text()

@@ -72,18 +72,27 @@ def test_quick_score_is_linear_between_its_anchors(fbank, dense, share):
     if abs(dense - fbank) < 1e-3:
         return
     value = {"pr_per": fbank + share * (dense - fbank)}
-    score = superb.quick_superb_s(value, {"pr_per": fbank}, {"pr_per": dense}, {"pr": "pr_per"})
+    score = superb.quick_superb_s(value, {"pr_per": fbank}, {"pr_per": dense}, {"pr": ("pr_per",)})
     assert score.value == pytest.approx(1000 * share, abs=1e-3)
     assert score.anchors == "quick:fbank-dense"
 
 
 def test_quick_score_names_what_it_leaves_out():
-    metrics = {"pr": "pr_per", "ks": "ks_acc", "ic": "ic_acc"}
+    metrics = {"pr": ("pr_per",), "ks": ("ks_acc",), "ic": ("ic_acc",)}
     fbank, dense = {"pr_per": 60.0, "ks_acc": 50.0}, {"pr_per": 20.0, "ks_acc": 50.0}
     score = superb.quick_superb_s({"pr_per": 40.0, "ks_acc": 60.0}, fbank, dense, metrics)
     assert score.value == pytest.approx(500)
     assert score.missing == ("ic",)
     assert score.marginless == ("ks",)
+
+
+def test_quick_score_of_two_metrics_is_their_mean():
+    """As the leaderboard has slot filling."""
+    low, high = {"sf_f1": 60.0, "sf_cer": 50.0}, {"sf_f1": 80.0, "sf_cer": 10.0}
+    score = superb.quick_superb_s(
+        {"sf_f1": 70.0, "sf_cer": 40.0}, low, high, {"sf": ("sf_f1", "sf_cer")}
+    )
+    assert score.value == pytest.approx((500 + 250) / 2)
 
 
 def edited(tmp_path, edit):
