@@ -15,7 +15,7 @@ from compressors._adaptive import adapt as learn
 from core import plugins
 from core.errors import Diverged, InputError
 from core.spec import SAMPLE_RATE
-from encoders import store
+from encoders import card, store
 from encoders.corpora import Item
 from encoders.model import Hidden
 from tasks._base import classes, labelled
@@ -58,7 +58,7 @@ def adapt(
         made = learn(encoder, head, batches, loss, *rates)
     except Diverged as error:
         raise InputError(str(error)) from error
-    store.save(made, out)
+    store.save(made, out, card.of(model, method=f"adapt to {task}", seed=seed))
     shortening = made.spec.shortening
     assert shortening is not None
     period = 1000 * shortening.factor * made.spec.hop / SAMPLE_RATE

@@ -6,12 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
+from bench import cards
 from bench.jobs import Source
 from bench.progress import Training
 from compressors._base import Setting
 from compressors._chain import track_method
 from core.errors import Diverged, InputError, Unsupported
 from core.method import Method
+from core.point import Point
 from encoders import store
 from encoders.quantized import weights
 
@@ -37,7 +39,9 @@ def compress(
         raise InputError(f"{method} does not apply to {model}: {encoder}")
     before, after = (sum(p.numel() for p in weights(e)) for e in (dense, encoder))
     if os.environ.get("RANK", "0") == "0":  # of processes that trained together, one saves
-        store.save(encoder, out)
+        where = f"{data}:{subset}" if subset else data
+        point = Point(model, str(method), rate, seed, where)
+        store.save(encoder, out, cards.origin(point, achieved))
         shutil.rmtree(partial, ignore_errors=True)
     return (
         f"{method} at {rate:g} (achieved {achieved:.4f}): {before:,} -> {after:,} parameters, "

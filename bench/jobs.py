@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench import cards
 from core import plugins
 from core.errors import Diverged, InputError, Unsupported
 from core.method import Method
@@ -199,7 +200,7 @@ class Compress(Job):
         if isinstance(encoder, Unsupported):
             raise encoder
         folder = RunFolder(self.run_path).model_folder(point.key)
-        store.save(encoder, folder)
+        store.save(encoder, folder, cards.origin(point, achieved_rate))
         section.details["weights"] = store.fingerprint(folder)
         if numerics := sorted({layer.numeric for layer in encoder.spec.layers} - {"float"}):
             section.details["numeric"] = ", ".join(numerics)
@@ -343,13 +344,14 @@ def mark_failed(section: Section, error: Exception) -> None:
 
 
 def _shape(spec: ModelSpec) -> dict[str, Any]:
-    """Of the spec what figures show: widths summed over each layer's heads, and the shortening."""
+    """Of the spec what figures show: each layer's widths, which heads it kept, the shortening."""
     shape: dict[str, Any] = {}
     if spec.layers:
         shape["layers"] = [
-            {"heads": len(own.heads), "qk": sum(own.qk), "vo": sum(own.vo), "ffn": own.ffn}
+            {"heads": len(own.heads), "qk": sum(own.qk), "vo": sum(own.vo), "ffn": own.ffn,
+             "kept": list(own.heads)}
             for own in spec.layers
-        ]
+        ]  # fmt: skip
     if spec.shortening:
         shape["shortening"] = asdict(spec.shortening)
     return shape

@@ -9,7 +9,7 @@ from core import plugins
 from core.errors import InputError, closest
 from core.plugins import Card, Option
 from core.spec import ModelSpec
-from encoders import zoo
+from encoders import sources, store, zoo
 
 KINDS = {"methods": "method", "models": "model", "tasks": "task", "profilers": "profiler"}
 
@@ -17,6 +17,7 @@ KINDS = {"methods": "method", "models": "model", "tasks": "task", "profilers": "
 _FACTS = {
     "acts_on": "the rate is the fraction removed of its {}",
     "reduces": "claims to lower {}",
+    "groups": "in the groups: {}",
     "in_score": "enters superb_s: {}",
     "needs": "reads {} of the hidden states",
     "exclusive": "needs the machine to itself: {}",
@@ -30,12 +31,18 @@ _DEFAULTS: dict[str, dict[str, Any]] = {"task": {"in_score": True, "needs": "mea
 def names(kind: str) -> list[str]:
     """What `--model`, `--methods`, `--tasks` or `--profilers` may name."""
     if kind == "model":
-        return ["builtin", *(f"random:{name}" for name in zoo.SPECS)]
+        checkpoints = [f"{name}:" for name in sources.names()]
+        return ["builtin", *(f"random:{name}" for name in zoo.SPECS), *checkpoints]
     return plugins.names(kind)
 
 
+def groups(kind: str) -> dict[str, list[str]]:
+    """What else such an option may name, with what it stands for."""
+    return {} if kind == "model" else plugins.groups(kind)
+
+
 def overview(kinds: str) -> str:
-    """One line for each choice of a kind: `methods`, `models`, `tasks` or `profilers`.
+    """One line for each choice of a kind, and for each group that some of them are in.
 
     Raises:
         InputError: there is no such kind.
@@ -44,11 +51,14 @@ def overview(kinds: str) -> str:
     if kind == "model":
         rows = [("builtin", _first(zoo.SPECS["tiny"]))]
         rows += [(f"random:{name}", _first(spec)) for name, spec in zoo.SPECS.items()]
+        rows += [sources.usage(name) for name in sources.names()]
         rows += [("FOLDER", "A model that `bench compress` or a sweep has written.")]
     else:
         rows = [(name, plugins.card(kind, name).summary) for name in plugins.names(kind)]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {about}" for name, about in rows)
+    lines = [f"{name:<{width}}  {about}" for name, about in rows]
+    named = [f"{name}: {', '.join(some)}" for name, some in groups(kind).items() if name != "all"]
+    return "\n".join([*lines, *(["", *named] if named else [])])
 
 
 def details(kinds: str, name: str) -> str:
@@ -80,12 +90,11 @@ def _card(card: Card) -> Iterator[str]:
     yield ""
     yield card.about
     constants = {**_DEFAULTS.get(card.kind, {}), **card.constants}
-    facts = [(key, constants[key]) for key in _FACTS if constants.get(key) is not None]
+    facts = [(key, constants[key]) for key in _FACTS if constants.get(key) not in (None, ())]
     if facts:
         yield ""
     for key, value in facts:
-        said = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        yield f"- {_FACTS[key].format(said)}"
+        yield f"- {_FACTS[key].format(_said(value))}"
     if card.options:
         yield "\noptions:"
         yield from map(_option, card.options)
@@ -101,6 +110,12 @@ def _card(card: Card) -> Iterator[str]:
     yield f"\nsource: {plugins.folder(card.kind).name}/{card.name.replace('-', '_')}.py"
 
 
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _option(option: Option) -> str:
     kind = "|".join(option.choices) or option.kind
     about = f"  {option.about}" if option.about else ""
@@ -109,19 +124,22 @@ def _option(option: Option) -> str:
 
 def _model(name: str) -> str:
     shape = "tiny" if name == "builtin" else name.removeprefix("random:").partition("@")[0]
-    if shape not in zoo.SPECS:
-        known = names("model")
-        raise InputError(f"unknown model {name!r}{closest(name, known)}; known: {', '.join(known)}")
-    spec = zoo.SPECS[shape]()
+    if shape in zoo.SPECS:
+        spec, about = zoo.SPECS[shape](), " ".join((zoo.SPECS[shape].__doc__ or "").split())
+    else:
+        spec = store.read_spec(name)
+        about = f"A {spec.family} encoder."
     lines = [
-        name, "", " ".join((zoo.SPECS[shape].__doc__ or "").split()), "",
+        name, "", about, "",
         f"front end: {spec.front_end.kind}, {spec.hop / 16:g} ms per frame",
         f"width: {spec.dim}",
         f"layers: {len(spec.layers)}, {'pre' if spec.norm_first else 'post'}-norm",
     ]  # fmt: skip
     if spec.layers:
         heads = f"{spec.total_heads} of {spec.head_dim}"
-        lines.append(f"heads: {heads}; FFN units: {spec.layers[0].ffn}")
-    if name != "builtin":
+        least, most = (edge(layer.ffn for layer in spec.layers) for edge in (min, max))
+        units = str(most) if least == most else f"{least} to {most}"
+        lines.append(f"heads: {heads}; FFN units: {units}")
+    if name != "builtin" and shape in zoo.SPECS:
         lines.append("weights: random, by a seed (random:SHAPE@SEED); scores would mean nothing")
     return "\n".join(lines)

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 from core.errors import InputError
 
 SAMPLE_RATE = 16_000
+
+#: Of spec.json, major and minor. A newer minor one adds fields that may be passed over; what makes
+#: another model of the same weights is a new major one, which older readers refuse.
+SCHEMA = (1, 0)
+
+#: No size in a spec is larger and no model deeper: what a file asks for beyond is refused before
+#: anything is made of it.
+MOST, MOST_LAYERS = 1 << 17, 512
+
+#: What specs of earlier versions did not say. It is left out at its default: they stay what they
+#: were, and so do the records of their models.
+_LATER = {"front_end": ("scaled", "window", "gain", "keep_last"), "positions": ("conv_stacked",)}
 
 #: How near to a half a sum of weights counts as one: far above its rounding, far below a weight.
 TIE = 1e-6
@@ -33,13 +47,18 @@ INTEGERS = {
 
 @dataclass(frozen=True)
 class ConvFrontEnd:
-    """The waveform encoder of wav2vec 2.0: strided convolutions, 20 ms per frame in all."""
+    """The waveform encoder of wav2vec 2.0: strided convolutions, 20 ms per frame in all.
+
+    scaled: each channel of the features is multiplied by a number, as soft masks leave it behind
+    (DPHuBERT, Peng et al. 2023, arXiv 2305.17651).
+    """
 
     channels: tuple[int, ...] = (512,) * 7
     kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
     norm: Literal["group", "layer"] = "group"
     bias: bool = False
+    scaled: bool = False
     kind: Literal["conv"] = "conv"
 
     @property
@@ -71,13 +90,21 @@ class MelFrontEnd:
     """Log-mel frames of 25 ms every 10 ms, `stack` neighbours joined, `deltas` orders appended.
 
     MelHuBERT (Lin et al. 2022) uses 40 bins, stacked by 2 for its 20 ms model; SUPERB's FBANK
-    baseline uses 80 bins with two orders of deltas.
+    baseline uses 80 bins with two orders of deltas. gain: the waveform is multiplied by it first.
+    keep_last: frames that do not fill a stack are kept, filled up with 0, not dropped.
     """
 
     bins: int = 40
     stack: int = 2
     deltas: int = 0
+    window: Literal["povey", "hamming"] = "povey"
+    gain: float = 1.0
+    keep_last: bool = False
     kind: Literal["mel"] = "mel"
+
+    def __post_init__(self) -> None:
+        if self.window not in ("povey", "hamming"):
+            raise InputError(f"window {self.window!r}; expected povey or hamming")
 
     @property
     def dim(self) -> int:
@@ -88,7 +115,8 @@ class MelFrontEnd:
         return 160 * self.stack
 
     def frames(self, samples: int) -> int:
-        return max(0, (samples - 400) // 160 + 1) // self.stack
+        short = max(0, (samples - 400) // 160 + 1)
+        return (short + self.stack - 1 if self.keep_last else short) // self.stack
 
 
 @dataclass(frozen=True)
@@ -96,6 +124,8 @@ class Positions:
     """How the Transformer knows the order of frames; kinds combine (WavLM has `conv` and `gated`).
 
     conv: grouped convolution with weight norm, added to the input (wav2vec 2.0, HuBERT, MelHuBERT).
+    stacked: so many plain convolutions in its place, LayerNorm without weights behind each
+    (data2vec, Baevski et al. 2022, arXiv 2202.03555).
     bias: one learned bias per head and distance, clipped at `reach` frames, shared by the layers.
     gated: WavLM's bucketed relative bias, gated per layer by the frame's content.
     """
@@ -105,6 +135,7 @@ class Positions:
     bias_reach: int = 0
     gated_buckets: int = 0
     gated_distance: int = 800
+    conv_stacked: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,6 +304,10 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         data = {name: value for name, value in asdict(self).items() if value is not None}
+        for part, later in _LATER.items():
+            for known in fields(getattr(self, part)):
+                if known.name in later and data[part][known.name] == known.default:
+                    del data[part][known.name]
         for layer in data["layers"]:
             layer["ranks"] = dict(layer["ranks"])
             if layer["numeric"] == "float":
@@ -284,23 +319,26 @@ class ModelSpec:
         """The spec that `to_json` wrote.
 
         Raises:
-            InputError: a field is unknown, missing or of the wrong kind.
+            InputError: a field is unknown, missing, of the wrong kind or of an absurd size, or the
+                file is of a later version.
         """
         try:
+            _check_sizes(data)
             data = dict(data)
+            make = partial(_build, newer=_is_newer(data.pop("schema", "1.0")))
             front = dict(data.pop("front_end"))
             front_ends: dict[str, type] = {"conv": ConvFrontEnd, "mel": MelFrontEnd}
-            front_end = _from(front_ends[front.get("kind", "")], front)
+            front_end = make(front_ends[front.get("kind", "")], front)
             layers = tuple(
-                _from(LayerSpec, {**layer, "ranks": tuple(layer.get("ranks", {}).items())})
+                make(LayerSpec, {**layer, "ranks": tuple(layer.get("ranks", {}).items())})
                 for layer in data.pop("layers")
             )
-            positions = _from(Positions, data.pop("positions"))
+            positions = make(Positions, data.pop("positions"))
             if data.get("exits") is not None:
-                data["exits"] = _from(Exits, data["exits"])
+                data["exits"] = make(Exits, data["exits"])
             if data.get("shortening") is not None:
-                data["shortening"] = _from(Shortening, data["shortening"])
-            return _from(
+                data["shortening"] = make(Shortening, data["shortening"])
+            return make(
                 cls, {**data, "front_end": front_end, "layers": layers, "positions": positions}
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -311,9 +349,50 @@ class ModelSpec:
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
 
 
-def _from(cls: type, data: dict[str, Any]) -> Any:
-    """Build a spec dataclass from JSON values: lists become tuples, unknown fields are refused."""
-    unknown = set(data) - {f.name for f in fields(cls)}
-    if unknown:
+def _check_sizes(data: Any, place: str = "spec") -> None:
+    """Refuse numbers that no model has, before they size anything.
+
+    Raises:
+        InputError: a number is no number or too large, or there are too many layers.
+    """
+    if isinstance(data, dict | list | tuple):
+        most = MOST_LAYERS if place == "spec.layers" else MOST
+        if len(data) > most:
+            raise InputError(f"{place} has {len(data)} entries; at most {most} are read")
+        pairs = data.items() if isinstance(data, dict) else enumerate(data)
+        for name, value in pairs:
+            _check_sizes(value, f"{place}.{name}")
+    elif isinstance(data, int | float) and not abs(data) <= MOST:
+        raise InputError(f"{place} is no number up to {MOST}, as every size is")
+
+
+def _is_newer(schema: Any) -> bool:
+    """Whether a file's schema, such as "1.0", has fields that this version may not know.
+
+    Raises:
+        InputError: it is of a later major version, or none.
+    """
+    found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", schema) if isinstance(schema, str) else None
+    if found is None:
+        raise InputError(f"schema {schema!r}; expected a version such as '{SCHEMA[0]}.{SCHEMA[1]}'")
+    version = int(found[1]), int(found[2])
+    if version[0] > SCHEMA[0]:
+        raise InputError(
+            f"schema {schema} is of a later version of this package, which reads up to "
+            f"{SCHEMA[0]}.*; update it"
+        )
+    return version > SCHEMA
+
+
+def _build(cls: type, data: dict[str, Any], newer: bool) -> Any:
+    """A spec dataclass from JSON values, lists as tuples; unknown fields are passed over if newer.
+
+    Raises:
+        TypeError: a field is unknown, and the file is not newer.
+    """
+    names = {known.name for known in fields(cls)}
+    unknown = set(data) - names
+    if unknown and not newer:
         raise TypeError(f"unknown fields {sorted(unknown)} of {cls.__name__}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    known = {name: value for name, value in data.items() if name in names}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})

@@ -7,7 +7,6 @@ without padding) is left off. A library is imported when a model of it is made, 
 
 from __future__ import annotations
 
-import re
 import warnings
 from abc import abstractmethod
 from dataclasses import replace
@@ -19,32 +18,9 @@ from torch import Tensor, nn
 
 from core.errors import Unsupported
 from core.spec import ConvFrontEnd, LayerSpec, ModelSpec
-from encoders.importers import our_name
 from encoders.model import DTYPES, Encoder, Hidden
 from encoders.padding import full_lengths
-
-#: Tensor names of fairseq, and so of s3prl -> ours.
-_FAIRSEQ = [
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (r"feature_extractor\.conv_layers\.(\d+)\.0\.", r"front_end.convolutions.\1."),
-        (r"feature_extractor\.conv_layers\.(\d+)\.2\.(?:1\.)?", r"front_end.norms.\1."),
-        (r"layer_norm\.", "feature_norm."),
-        (r"post_extract_proj\.", "projection."),
-        (r"encoder\.pos_conv\.0\.weight_g$", "{conv}parametrizations.weight.original0"),
-        (r"encoder\.pos_conv\.0\.weight_v$", "{conv}parametrizations.weight.original1"),
-        (r"encoder\.pos_conv\.0\.", "{conv}"),
-        (r"encoder\.layer_norm\.", "norm."),
-        (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.", "position_bias.table."),
-        (r"encoder\.layers\.(\d+)\.self_attn\.(q|k|v|out)_proj\.", r"layers.\1.attention.\2."),
-        (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.", r"layers.\1.attention.gate.linear."),
-        (r"encoder\.layers\.(\d+)\.self_attn\.grep_a$", r"layers.\1.attention.gate.scale"),
-        (r"encoder\.layers\.(\d+)\.self_attn_layer_norm\.", r"layers.\1.attention_norm."),
-        (r"encoder\.layers\.(\d+)\.final_layer_norm\.", r"layers.\1.ffn_norm."),
-        (r"encoder\.layers\.", "layers."),
-    )
-    for ours in [ours.replace("{conv}", "conv_positions.convolution.")]
-]
+from encoders.sources import _names
 
 _TRANSFORMERS = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
 
@@ -108,7 +84,7 @@ class Counterpart(nn.Module):
 
     def our_name(self, name: str) -> str:
         """What a tensor of the library's model is called here."""
-        return our_name(name)
+        return _names.TRANSFORMERS.ours(name)
 
     def _weight(self, name: str) -> Tensor:
         """Our tensor for that of the library's model."""
@@ -150,9 +126,7 @@ class Torchaudio(Counterpart):
             return wavlm_model(**shape, **gated) if wavlm else wav2vec2_model(**shape)
 
     def our_name(self, name: str) -> str:
-        name = re.sub(r"^encoder\.(feature_projection\.|(?=transformer\.))", r"\1", name)
-        name = re.sub(r"^transformer\.", "encoder.", name)
-        return super().our_name(name.replace("attention.attention.", "attention."))
+        return super().our_name(_names.from_torchaudio(name))
 
     def _weight(self, name: str) -> Tensor:
         if "in_proj_" not in name:
@@ -265,8 +239,7 @@ class S3prl(Counterpart):
         }
 
     def our_name(self, name: str) -> str:
-        pattern, ours = next(row for row in _FAIRSEQ if row[0].match(name))
-        return pattern.sub(ours, name, count=1)
+        return _names.FAIRSEQ.ours(name)
 
     def _states(self, waveforms: Tensor) -> list[Tensor]:
         self._inputs.clear()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.spec import SAMPLE_RATE, ConvFrontEnd, MelFrontEnd
 from encoders import kernels
 from encoders.linear import Convolution
-from encoders.padding import full_lengths, padding
+from encoders.padding import behind, full_lengths, padding
 
 WINDOW, SHIFT, FFT = 400, 160, 512
 PREEMPHASIS = 0.97
@@ -45,15 +45,33 @@ class LogMel(nn.Module):
         samples = full_lengths(waveforms) if lengths is None else lengths
         counts = torch.div(samples - WINDOW, SHIFT, rounding_mode="floor") + 1
         with torch.autocast(waveforms.device.type, enabled=False):
-            orders = [log_mel(waveforms.float(), self.spec.bins)]
+            x = waveforms.float() if self.spec.gain == 1 else waveforms.float() * self.spec.gain
+            orders = [log_mel(x, self.spec.bins, self.spec.window)]
             for _ in range(self.spec.deltas):
                 held = orders[-1] if lengths is None else _hold_last(orders[-1], counts)
                 orders.append(_deltas(held))
             frames = orders[0] if len(orders) == 1 else torch.cat(orders, dim=-1)
-            time = frames.shape[1] // self.spec.stack
-            frames = frames[:, : time * self.spec.stack].reshape(len(frames), time, self.spec.dim)
-            features = (frames - self.mean.float()) / self.std.float()
+            features = (self._stack(frames) - self.mean.float()) / self.std.float()
+            if self.spec.keep_last:
+                features = self._without_surplus(features, counts)
+                counts = counts + self.spec.stack - 1
         return features, torch.div(counts.clamp(min=0), self.spec.stack, rounding_mode="floor")
+
+    def _stack(self, frames: Tensor) -> Tensor:
+        """Neighbours of frames (batch, time, F) joined, (batch, time / stack, dim)."""
+        if self.spec.keep_last:
+            frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % self.spec.stack))
+        stack = self.spec.stack
+        last = frames.shape[1] // stack * stack
+        # No view of them all: whether its memory is in order depends on the time, and so would an
+        # exported program.
+        return torch.cat([frames[:, first:last:stack] for first in range(stack)], dim=-1)
+
+    def _without_surplus(self, features: Tensor, counts: Tensor) -> Tensor:
+        """Stacked features with 0 for the frames from each count (batch,) on."""
+        frames = features.unflatten(-1, (self.spec.stack, -1)).flatten(1, 2)
+        frames = frames.masked_fill(behind(counts, frames.shape[1])[..., None], 0.0)
+        return frames.view(features.shape)
 
 
 class Convolutions(nn.Module):
@@ -78,6 +96,7 @@ class Convolutions(nn.Module):
             self.norms = nn.ModuleList([nn.GroupNorm(spec.channels[0], spec.channels[0])])
         else:
             self.norms = nn.ModuleList(nn.LayerNorm(width) for width in spec.channels)
+        self.scale = nn.Parameter(torch.ones(spec.dim)) if spec.scaled else None
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features (batch, time, channels) and the valid frames of each item (batch,)."""
@@ -90,6 +109,8 @@ class Convolutions(nn.Module):
         else:
             for convolution, norm in zip(self.convolutions, self.norms, strict=True):
                 x = F.gelu(norm(convolution(x)))
+        if self.scale is not None:
+            x = x * self.scale
         lengths = full_lengths(waveforms) if lengths is None else lengths
         return x, self._counts(lengths, len(self.convolutions))
 
@@ -150,19 +171,23 @@ def _folded(
     return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
 
-def log_mel(waveforms: Tensor, bins: int) -> Tensor:
+def log_mel(waveforms: Tensor, bins: int, window: str = "povey") -> Tensor:
     """Log-mel energies (batch, frames, bins) as `torchaudio.compliance.kaldi.fbank` without dither.
 
     Kaldi removes each window's mean m and then pre-emphasises. Both are linear, so here the whole
-    waveform is pre-emphasised once and (1 - 0.97) m taken off; a window's first sample, where this
-    would differ, has weight 0.
+    waveform is pre-emphasised once and (1 - 0.97) m taken off. A window's first sample, which Kaldi
+    takes for the one in front of it, is mended where it has a weight: Povey's window is 0 there.
     """
     emphasised = waveforms - PREEMPHASIS * F.pad(waveforms, (1, 0))[:, :-1]
     means = waveforms.unfold(1, WINDOW, SHIFT).mean(-1, keepdim=True)
     # As long as the transform, which pads windows slowly; what is too much has weight 0.
     windows = F.pad(emphasised, (0, FFT - WINDOW)).unfold(1, FFT, SHIFT)
-    window = torch.from_numpy(_povey()).to(waveforms.device)
-    windows = (windows - (1 - PREEMPHASIS) * means) * window
+    weights = torch.from_numpy(_window(window)).to(waveforms.device)
+    windows = (windows - (1 - PREEMPHASIS) * means) * weights
+    if window != "povey":
+        steps = F.pad(waveforms, (1, 0))[:, :-1] - waveforms
+        first = PREEMPHASIS * weights[0] * steps.unfold(1, WINDOW, SHIFT)[..., :1]
+        windows = windows + F.pad(first, (0, FFT - 1))
     spectrum = torch.fft.rfft(windows)[..., :-1]
     energies = spectrum.real.square() + spectrum.imag.square()
     filters = torch.from_numpy(_mel_filters(bins)).to(waveforms.device)
@@ -176,9 +201,12 @@ def log_mel(waveforms: Tensor, bins: int) -> Tensor:
 
 
 @cache
-def _povey() -> np.ndarray:
-    """Povey's window (FFT,), 0 behind it."""
-    window = np.hanning(WINDOW).astype(np.float32) ** np.float32(0.85)
+def _window(name: str) -> np.ndarray:
+    """Povey's window or Hamming's (FFT,), 0 behind it."""
+    if name == "povey":
+        window = np.hanning(WINDOW).astype(np.float32) ** np.float32(0.85)
+    else:
+        window = np.hamming(WINDOW).astype(np.float32)
     return np.concatenate([window, np.zeros(FFT - WINDOW, np.float32)])
 
 

@@ -17,7 +17,7 @@ from encoders.exits import Exit, depths_at, entropy, leave_early
 from encoders.front_end import build_front_end
 from encoders.layer import EXCLUDED, Layer
 from encoders.padding import full_lengths, padding
-from encoders.positions import BucketBias, ConvPositions, build_bias
+from encoders.positions import BucketBias, build_bias, build_convolutions
 from encoders.shortening import Tokens, build_shortening
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -53,17 +53,13 @@ class Encoder(nn.Module):
         if spec.causal and spec.positions.conv_kernel:
             raise InputError("a causal model cannot have conv_kernel: the convolution sees ahead")
         self.spec = spec
-        width, positions = spec.front_end.dim, spec.positions
+        width = spec.front_end.dim
         bare = not spec.project and not spec.layers  # nothing but a front end, such as FBANK
         self.front_end = build_front_end(spec.front_end)
         self.feature_norm = nn.LayerNorm(width) if spec.feature_norm else nn.Identity()
         self.projection = nn.Linear(width, spec.dim) if spec.project else nn.Identity()
         self.shortening = build_shortening(spec)
-        self.conv_positions = (
-            ConvPositions(spec.dim, positions.conv_kernel, positions.conv_groups)
-            if positions.conv_kernel
-            else None
-        )
+        self.conv_positions = build_convolutions(spec)
         self.position_bias = build_bias(spec)
         self.norm = nn.Identity() if bare else nn.LayerNorm(spec.dim)
         self.layers = nn.ModuleList(Layer(layer, spec) for layer in spec.layers)
@@ -140,7 +136,7 @@ class Encoder(nn.Module):
         time = x.shape[1]
         padded = padding(lengths, time)
         if self.conv_positions is not None:
-            x = x + self.conv_positions(x)
+            x = x + self.conv_positions(x, padded)
         x = x if self.spec.norm_first else self.norm(x)
         keys = None if padded is None else padded[:, None, None]
         if self.spec.causal:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
+
+_EXPORTING = ContextVar("exporting", default=False)
 
 
 def full_lengths(batch: Tensor) -> Tensor:
@@ -17,7 +23,22 @@ def behind(lengths: Tensor, time: int) -> Tensor:
 
 
 def padding(lengths: Tensor | None, time: int) -> Tensor | None:
-    """True (batch, time) at padded frames, None where there are none."""
-    if lengths is None or bool((lengths >= time).all()):
+    """True (batch, time) at padded frames, None where there are none, as far as can be seen."""
+    if lengths is None or (not exporting() and bool((lengths >= time).all())):
         return None
     return behind(lengths, time)
+
+
+def exporting() -> bool:
+    """Whether an exporter follows, which knows sizes but no numbers."""
+    return _EXPORTING.get()
+
+
+@contextmanager
+def export() -> Iterator[None]:
+    """For a while encoders decide nothing by numbers, but for the same states by sizes alone."""
+    token = _EXPORTING.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTING.reset(token)

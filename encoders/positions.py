@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -18,21 +19,39 @@ class ConvPositions(nn.Module):
 
     def __init__(self, dim: int, kernel: int, groups: int) -> None:
         super().__init__()
-        if dim % groups:
-            raise InputError(
-                f"{groups} groups of positional convolution do not divide the width {dim}; "
-                "give a divisor of the width"
-            )
         self.surplus = 1 - kernel % 2  # an even kernel gives one frame too many
         convolution = Convolution(dim, dim, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(convolution.weight, std=math.sqrt(4.0 / (kernel * dim)))
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
         self.convolution = weight_norm(convolution, dim=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What is to be added to x (batch, time, dim)."""
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        """What is to be added to x (batch, time, dim), which is 0 where padded (batch, time)."""
         y = self.convolution(x, gelu=True)
         return y[:, : y.shape[1] - self.surplus]
+
+
+class StackedPositions(nn.Module):
+    """Convolutions one behind the other, each with LayerNorm and GELU (data2vec, arXiv 2202.03555).
+
+    Between them padding is 0 as it is in front, so that it changes no frame of an utterance.
+    """
+
+    def __init__(self, dim: int, kernel: int, groups: int, depth: int) -> None:
+        super().__init__()
+        shape = {"padding": kernel // 2, "groups": groups}
+        self.convolutions = nn.ModuleList(
+            Convolution(dim, dim, kernel, **shape) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, padded: Tensor | None = None) -> Tensor:
+        """What is to be added to x (batch, time, dim), which is 0 where padded (batch, time)."""
+        time = x.shape[1]
+        for convolution in self.convolutions:
+            x = F.gelu(F.layer_norm(convolution(x)[:, :time], x.shape[2:]))
+            if padded is not None:
+                x = x.masked_fill(padded[..., None], 0.0)
+        return x
 
 
 class ClippedBias(nn.Module):
@@ -110,6 +129,25 @@ class Gate(nn.Module):
         return update * (reset * self.scale[:, None, None] - 1.0) + 2.0
 
 
+def build_convolutions(spec: ModelSpec) -> ConvPositions | StackedPositions | None:
+    """The positional convolutions, None where the spec has none.
+
+    Raises:
+        InputError: their groups do not divide the width.
+    """
+    kernel, groups = spec.positions.conv_kernel, spec.positions.conv_groups
+    if not kernel:
+        return None
+    if spec.dim % groups:
+        raise InputError(
+            f"{groups} groups of positional convolution do not divide the width {spec.dim}; "
+            "give a divisor of the width"
+        )
+    if spec.positions.conv_stacked:
+        return StackedPositions(spec.dim, kernel, groups, spec.positions.conv_stacked)
+    return ConvPositions(spec.dim, kernel, groups)
+
+
 def build_bias(spec: ModelSpec) -> ClippedBias | BucketBias | None:
     """The attention bias shared by the layers, None where the spec has none.
 
@@ -149,4 +187,7 @@ def _distances(time: int, device: torch.device) -> Tensor:
 def _spread(by_distance: Tensor) -> Tensor:
     """(heads, 2 time - 1) by distance -> (heads, time, time) by query and key."""
     time = (by_distance.shape[1] + 1) // 2
+    if torch.compiler.is_exporting():  # to which the size of a window is a constant
+        places = torch.arange(time, device=by_distance.device)
+        return by_distance[:, places[None] - places[:, None] + time - 1]
     return by_distance.unfold(1, time, 1).flip(1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from core.spec import TIE, ModelSpec, Shortening
-from encoders.padding import behind
+from encoders.padding import behind, exporting
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Average(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         weights = x.new_full(x.shape[:2], 1 / self.factor, dtype=torch.float64)
-        return integrate(x, weights, lengths)
+        return integrate(x, weights, lengths, self.factor)
 
 
 class Strided(nn.Module):
@@ -71,7 +71,8 @@ class Strided(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tokens:
         counts = count_tokens(lengths / self.stride)
-        frames = torch.arange(int(counts.max()) * self.stride, device=x.device)
+        most = _most(counts, x.shape[1], self.stride)
+        frames = torch.arange(most * self.stride, device=x.device)
         held = torch.minimum(frames[None], lengths[:, None] - 1).clamp(min=0)
         x_held = x.gather(1, held[..., None].expand(-1, -1, x.shape[-1]))
         values = self.convolution(x_held.transpose(1, 2)).transpose(1, 2)
@@ -119,13 +120,14 @@ def weaken(alpha: Tensor, strength: float | Tensor) -> Tensor:
     return scaled / scaled.sum(1, keepdim=True).clamp(min=TIE, max=1.0)
 
 
-def integrate(x: Tensor, weights: Tensor, lengths: Tensor) -> Tokens:
+def integrate(x: Tensor, weights: Tensor, lengths: Tensor, factor: float = 1.0) -> Tokens:
     """Join frames (batch, time, dim) by weights (batch, time) of at most 1, all tokens at once.
 
     Laid end to end, each frame as long as its weight, frame t lies in one or two of the intervals
     [n, n + 1) that are the tokens. A token is the average over its interval. What is left at the
     end is one more token if it is at least half of one, and of an utterance that has no other.
-    Gradients reach the weights through the parts that the two tokens get of a frame.
+    Gradients reach the weights through the parts that the two tokens get of a frame. factor: of at
+    least so many frames a token is made on average.
     """
     weights = weights.double().masked_fill(behind(lengths, x.shape[1]), 0.0)
     ends = weights.cumsum(1)
@@ -133,15 +135,16 @@ def integrate(x: Tensor, weights: Tensor, lengths: Tensor) -> Tokens:
     counts = count_tokens(ends[:, -1])
     first = (starts.detach() + TIE).floor()
     near = torch.minimum(ends, first + 1) - starts
-    slots = int(counts.max()) + 1  # the last one takes what is left over and is thrown away
-    rows = torch.arange(len(x), device=x.device)[:, None] * slots
-    sums = x.new_zeros(len(x) * slots, x.shape[-1] + 1, dtype=torch.float32)
+    # The last one takes what is left over and is thrown away.
+    slots = _most(counts, x.shape[1], factor) + 1
+    rows = torch.arange(x.shape[0], device=x.device)[:, None] * slots
+    sums = x.new_zeros(x.shape[0] * slots, x.shape[-1] + 1, dtype=torch.float32)
     frames = torch.cat([x.float(), torch.ones_like(x[..., :1], dtype=torch.float32)], dim=-1)
     for token, part in ((first, near), (first + 1, weights - near)):
         index = rows + token.long().clamp(max=slots - 1)
         parts = (frames * part[..., None].float()).flatten(0, 1)
         sums = sums.index_add(0, index.flatten(), parts)
-    sums = sums.view(len(x), slots, -1)[:, :-1]
+    sums = sums.view(x.shape[0], slots, -1)[:, :-1]
     values = (sums[..., :-1] / sums[..., -1:].clamp(min=TIE)).to(x.dtype)
     owners = ((starts + ends) / 2 + TIE).floor().long()
     return Tokens(_blank(values, counts), counts, torch.minimum(owners, counts[:, None] - 1))
@@ -150,6 +153,11 @@ def integrate(x: Tensor, weights: Tensor, lengths: Tensor) -> Tokens:
 def count_tokens(totals: Tensor) -> Tensor:
     """Tokens of that total weight: `Shortening.tokens` for tensors."""
     return (totals.double() + 0.5 + TIE).floor().long().clamp(min=1)
+
+
+def _most(counts: Tensor, frames: int, factor: float) -> int:
+    """The most tokens of an utterance; where numbers are not known, what that many frames allow."""
+    return frames * 1000 // int(factor * 1000) + 1 if exporting() else int(counts.max())
 
 
 def _blank(values: Tensor, counts: Tensor) -> Tensor:

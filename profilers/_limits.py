@@ -77,7 +77,8 @@ def products(spec: ModelSpec, way: Way) -> int:
         counts = front_end.frame_counts(way.samples)
         macs += sum(n * a * b * k for n, (a, b, k) in zip(counts, shapes, strict=True))
     if spec.positions.conv_kernel:
-        macs += tokens * spec.positions.conv_kernel * spec.dim**2 // spec.positions.conv_groups
+        each = tokens * spec.positions.conv_kernel * spec.dim**2 // spec.positions.conv_groups
+        macs += each * max(1, spec.positions.conv_stacked)
     return macs + sum(_layer(spec, layer, tokens) for layer in spec.layers[: way.depth])
 
 

@@ -50,3 +50,11 @@ def test_expressions_of_the_methods_guide_can_be_read():
     assert len(expressions) > 8
     for expression in expressions:
         assert Method.parse(expression)
+
+
+def test_code_of_the_publishing_guide_runs():
+    guide = (DOCS / "publish.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "publish.md", "exec"), {})

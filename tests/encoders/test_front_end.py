@@ -57,3 +57,24 @@ def test_frames_are_those_of_the_spec(samples: int, spec: MelFrontEnd | ConvFron
     features, counts = front_end(_noise(samples), torch.tensor([samples]))
     assert features.shape == (1, spec.frames(samples), spec.dim)
     assert counts.tolist() == [spec.frames(samples)]
+
+
+@pytest.mark.parametrize("window", ["povey", "hamming"])
+def test_windows_are_kaldis(window: str) -> None:
+    waveform = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0))
+    expected = kaldi.fbank(waveform * 2**15, num_mel_bins=40, window_type=window)
+    front_end = LogMel(MelFrontEnd(40, stack=1, window=window, gain=2.0**15))
+    torch.testing.assert_close(front_end(waveform)[0][0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_last_frame_that_is_kept_is_filled_up_with_nothing() -> None:
+    front_end = LogMel(MelFrontEnd(40, stack=2, keep_last=True))
+    front_end.mean.fill_(3.0)
+    waveforms = torch.randn(2, 880, generator=torch.Generator().manual_seed(0))
+    features, counts = front_end(waveforms, torch.tensor([880, 720]))
+    alone, count = front_end(waveforms[1:, :720])
+    assert counts.tolist() == [2, 2]
+    assert count.tolist() == [2]
+    torch.testing.assert_close(features[1:], alone)
+    assert features[1, 1, :40].abs().min() > 0
+    assert features[1, 1, 40:].abs().max() == 0
