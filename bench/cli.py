@@ -75,6 +75,12 @@ def _complete_list(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names(kind) if name.startswith(incomplete)] if kind else []
 
 
+def _complete_target(incomplete: str) -> list[str]:
+    from encoders import exports
+
+    return [name for name in exports.names() if name.startswith(incomplete)]
+
+
 def _complete_kind(incomplete: str) -> list[str]:
     from bench.listing import KINDS
 
@@ -88,7 +94,9 @@ def _complete_figure(incomplete: str) -> list[str]:
 Model = Annotated[
     str,
     typer.Option(
-        help="builtin, random:SHAPE[@SEED], or a folder with spec.json and model.safetensors.",
+        help="builtin, random:SHAPE[@SEED], a checkpoint (hf:ORG/NAME, torchaudio:BUNDLE, "
+        "s3prl:FILE, melhubert:FILE, dphubert:FILE), or a folder with spec.json and "
+        "model.safetensors.",
         autocompletion=_complete("model"),
     ),
 ]
@@ -145,7 +153,8 @@ CacheDtype = Annotated[
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        help="builtin, random:SHAPE[@SEED] or a folder.", autocompletion=_complete("model")
+        help="builtin, random:SHAPE[@SEED], a checkpoint such as hf:ORG/NAME, or a folder.",
+        autocompletion=_complete("model"),
     ),
 ]
 
@@ -160,7 +169,7 @@ def sweep(
     seeds: Annotated[str, typer.Option(help="Comma list; scores are reported by seed.")] = "0",
     data: Data = "builtin",
     subset: Subset = None,
-    tasks: Tasks = "all",
+    tasks: Tasks = "quick",
     task_data: Annotated[str, typer.Option(help="Labelled audio that tasks are run on.")] = (
         "builtin"
     ),
@@ -247,6 +256,78 @@ def compress(
     print(making.compress(model, chosen[0], amounts[0], out, seed, data, subset))
 
 
+Licence = Annotated[
+    str | None,
+    typer.Option(help="Of the source's weights, as the hub names it; by default what is known."),
+]
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="onnx, torchscript, torch-export, huggingface or s3prl.",
+            autocompletion=_complete_target,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for what is exported.")],
+    licence: Licence = None,
+) -> int:
+    """Write a model for elsewhere, and check that it gives the same states without this package."""
+    from bench.outputs import check_folder
+    from encoders import exports
+
+    exports.check(to)
+    check_folder(out)
+    from bench import export as exporting
+
+    try:
+        for line in exporting.export(model, to, out, licence):
+            print(line, flush=True)
+    except exporting.Differs as error:
+        print(f"error: {error}; nothing is saved", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+) -> int:
+    """Reload a saved model and compare its hidden states with those it had (exit code 1)."""
+    from bench import export as exporting
+
+    told, same = exporting.verify(folder)
+    print(told)
+    return 0 if same else FAILED
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved model, also within a run.")],
+    licence: Licence = None,
+) -> None:
+    """Write a model's card anew, with all that its run measured."""
+    from bench import export as exporting
+
+    print(exporting.describe(folder, licence))
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved or an exported model.")],
+    to: Annotated[str, typer.Argument(help="Where on the Hugging Face hub: hf:USER/NAME.")],
+    licence: Licence = None,
+    private: Annotated[bool, typer.Option("--private", help="For yourself alone.")] = False,
+) -> None:
+    """Upload a model to the Hugging Face hub, with its card."""
+    from bench import export as exporting
+
+    print(exporting.push(folder, to, licence, private))
+
+
 @app.command()
 def adapt(
     model: ModelArgument,
@@ -267,6 +348,58 @@ def adapt(
     from bench import adapt as learning
 
     print(learning.adapt(model, task, out, data, seed, epochs, (head_rate, lambda_rate)))
+
+
+@app.command()
+def finetune(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a run, or a model: builtin, random:SHAPE, a folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for records, logs and finetune.csv.")],
+    task: Annotated[
+        str,
+        typer.Option(help="A comma list: ks, sid, asr, pr ...", autocompletion=_complete("task")),
+    ] = "ks,sid,asr",
+    methods: Annotated[
+        str | None, typer.Option(help="Of a run: a comma list of its methods, by default all.")
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Of a run: first:last[:step] or a comma list.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Comma list; by default each model's own.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="Labelled audio, as --task-data of sweep.")] = "builtin",
+    steps: Annotated[int, typer.Option(min=1, help="Updates, of either way.")] = 150,
+    lr: Annotated[
+        float, typer.Option(help="Peak learning rate of the encoder; 1e-5 to 1e-4 at base size.")
+    ] = 1e-3,
+    head_lr: Annotated[float, typer.Option(help="Peak learning rate of the head.")] = 1e-3,
+    batch_seconds: Annotated[float, typer.Option(help="Audio of a batch.")] = 24.0,
+    precision: Annotated[str, typer.Option(help="no, bf16 or fp16: of activations.")] = "bf16",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; by default one per core.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed or was unsupported.")
+    ] = False,
+) -> int:
+    """Fine-tune models on tasks, beside training the head alone. Interrupted, it goes on.
+
+    Both ways begin with the task's own head and take as many updates on the same utterances.
+    """
+    from bench import finetune as tuning
+
+    wanted = tuning.request(
+        model, task, methods, rates, seeds, data, out,
+        (steps, head_lr, lr, batch_seconds, precision),
+    )  # fmt: skip
+    try:
+        return FAILED if tuning.execute(wanted, workers, retry_failed) else 0
+    except KeyboardInterrupt:
+        print("\ninterrupted, all that was finished is kept: run the same command to go on",
+              file=sys.stderr)  # fmt: skip
+        return INTERRUPTED
 
 
 @app.command()
@@ -392,7 +525,9 @@ def pretrain(
 
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs; none with --published.")
+    ] = None,
     figure: Annotated[
         str,
         typer.Option(
@@ -435,8 +570,8 @@ def plot(
     """Draw a figure of one or more runs, and write what it shows as CSV beside it."""
     from bench import plotting
 
-    given = {"x": x, "y": y, "rates": rates}
-    drawn = plotting.plot(runs, figure, given, out, formats, methods, style)
+    given = {"x": x, "y": y, "rates": rates, "anchors": anchors, "published": published or None}
+    drawn = plotting.plot(runs or [], figure, given, out, formats, methods, style)
     return 0 if drawn else FAILED
 
 
@@ -457,7 +592,7 @@ def leaderboard(
     """Write the points of one or more runs into one table."""
     from results.leaderboard import write
 
-    frame = write(runs, out)
+    frame = write(runs or [], out, anchors, published)
     print(f"{len(frame)} points in {out}")
     if frame["random_weights"].any():
         print("note: models with random weights are among them; their scores mean nothing")
@@ -527,8 +662,8 @@ def analyse(
 
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    after: Annotated[Path, typer.Argument(help="Folder of the run that is held against it.")],
+    before: Annotated[Path, typer.Argument(help="Folder of a run, or its leaderboard.csv.")],
+    after: Annotated[Path, typer.Argument(help="Of the run that is held against it.")],
     fail_on_regression: Annotated[
         str | None, typer.Option(help="Exit code 1 where something is worse by more: 1%.")
     ] = None,

@@ -34,7 +34,10 @@ OPTIONAL = {
         "espeakng-loader",
         "making the built-in corpus: pip install -e '.[corpus]'",
     ),
-    "transformers": ("transformers", "a row of bench compare-runtimes: pip install -e '.[importers]'"),
+    "transformers": (
+        "transformers",
+        "a row of bench compare-runtimes: pip install -e '.[importers]'",
+    ),
     "s3prl": (
         "s3prl",
         "bench superb and a row of bench compare-runtimes: pip install -e '.[superb]'",

@@ -87,7 +87,7 @@ def arguments(small_model, small_data, tmp_path) -> Callable[..., list[str]]:
         options = {
             "model": str(small_model), "data": str(small_data), "methods": "first-layers",
             "rates": "0.5", "tasks": "none", "profilers": "params", "out": str(tmp_path / "run"),
-            "workers": "2", **changes,
+            "workers": "2", "cache-limit": "0", **changes,
         }  # fmt: skip
         return ["sweep", *(part for k, v in options.items() for part in (f"--{k}", v))]
 

@@ -84,9 +84,12 @@ def test_records_tell_the_shape_of_layers_and_the_shortening(arguments, tmp_path
     found = sections(tmp_path / "run")
     told = {method: found[method, rate, "compress"]["details"] for method, rate, section in found
             if section == "compress"}  # fmt: skip
-    dense = {"heads": 4, "qk": 32, "vo": 32, "ffn": 48}
+    dense = {"heads": 4, "qk": 32, "vo": 32, "ffn": 48, "kept": [0, 1, 2, 3]}
     assert told["dense"]["layers"] == 2 * [dense]
-    assert told["head-pruning"]["layers"] == 2 * [dense | {"heads": 2, "qk": 16, "vo": 16}]
+    kept = [layer.pop("kept") for layer in told["head-pruning"]["layers"]]
+    assert all(len(heads) == 2 and set(heads) < {0, 1, 2, 3} for heads in kept)
+    pruned = {"heads": 2, "qk": 16, "vo": 16, "ffn": 48}
+    assert told["head-pruning"]["layers"] == 2 * [pruned]
     assert told["row-pruning"]["layers"] == 2 * [dense | {"ffn": 24}]
     assert "layers" not in told["fbank"]
     assert told["subsampling@untrained"]["shortening"]["factor"] == 2
