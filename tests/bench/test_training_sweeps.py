@@ -93,7 +93,8 @@ def test_compress_trains_and_cleans_up(small_model, small_data, tmp_path, capsys
             str(tmp_path / "m")]  # fmt: skip
     assert run(line) == 0
     assert "achieved 0.0000" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["model.safetensors", "spec.json"]
+    left = sorted(file.name for file in (tmp_path / "m").iterdir())
+    assert left == ["README.md", "check.json", "model.safetensors", "spec.json"]
     assert not (tmp_path / "m.partial").exists()
     assert json.loads((tmp_path / "m" / "spec.json").read_text())["dim"] == 32
 
