@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.cli import run
 from bench.jobs import Evaluate, Finished, Source, Told
 from bench.plan import Plan, Request
 from bench.run_sweep import request
