@@ -21,7 +21,7 @@ from bench.jobs import Finished, Job, Source, Started, Trained
 from bench.outputs import check_folder
 from bench.progress import Progress, TimeLeft
 from bench.rates import parse_rates
-from bench.run_sweep import _seeds as parse_seeds
+from bench.run_sweep import read_seeds
 from bench.sweep import alone
 from core import plugins
 from core.errors import InputError, closest
@@ -124,7 +124,7 @@ def request(
         InputError: anything in it does not exist, or the audio lacks the labels of a task.
     """
     amounts = None if rates is None else parse_rates(rates)
-    found = seeded(models(model, methods, amounts), None if seeds is None else parse_seeds(seeds))
+    found = seeded(models(model, methods, amounts), None if seeds is None else read_seeds(seeds))
     chosen, source = check_tasks(tasks), Source(data)
     from bench.tuning import Recipe
 

@@ -67,7 +67,7 @@ def request(
     """
     chosen = parse_methods(methods, preset or usual_preset(model))
     wanted = Request(
-        model, tuple(chosen), parse_rates(rates), _seeds(seeds), source,
+        model, tuple(chosen), parse_rates(rates), read_seeds(seeds), source,
         tuple(plugins.select("task", tasks)), task_source,
         tuple(plugins.select("profiler", profilers)), runtime,
         _cache(cache_limit, cache_dtype, task_source),
@@ -91,7 +91,7 @@ def usual_preset(model: str) -> str:
     return UNTRAINED if model.startswith("random:") else QUICK
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def read_seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isascii() and part.isdigit() for part in parts):
         raise InputError(f"seeds {text!r}: expected whole numbers from 0 up, such as 0,1,2")

@@ -23,7 +23,7 @@ from encoders.linear import Linear
 from encoders.model import DTYPES, Encoder
 from encoders.workload import Workload
 from profilers._base import Unavailable, weights_bytes
-from profilers._running import running_as
+from profilers._running import cast, running_as
 from profilers._ways import Way, ways_of
 
 #: Rows, inputs and outputs of products that stand for all others; the fastest is the limit.
@@ -59,7 +59,7 @@ def limit(encoder: Encoder, workload: Workload, runtime: Runtime) -> Limit:
     """
     if any(layer.numeric != "float" for layer in encoder.spec.layers):
         raise Unavailable("integer products have a rate of their own, which is not probed")
-    size = weights_bytes(encoder)
+    size = weights_bytes(cast(encoder, runtime.dtype))
     macs = [products(encoder.spec, way) for way in ways_of(encoder, workload)]
     rate = _product_rate(runtime, runtime.dtype or encoder.spec.dtype)
     bandwidth = _bandwidth(runtime, 1 << (size.bit_length() - 1))  # few sizes: few are probed

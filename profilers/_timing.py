@@ -179,6 +179,10 @@ class _Kernels(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        with self:  # inference mode hands operations over before they are taken apart
+            parts = func.decompose(*args, **(kwargs or {}))
+        if parts is not NotImplemented:
+            return parts
         name = func.overloadpacket.__name__
         if "attention" in name or name == "_safe_softmax":  # the latter is the unfused fallback
             self.seen.add("math" if name == "_safe_softmax" else name.lstrip("_"))

@@ -18,7 +18,16 @@ from encoders import zoo
 from encoders.model import Encoder, Hidden, build
 from encoders.workload import Workload
 from profilers._base import Setting, pinned
-from profilers._timing import SECONDS, UTTERANCES, Input, bootstrap, choose, speedup, time_all
+from profilers._timing import (
+    SECONDS,
+    UTTERANCES,
+    Input,
+    attention_kernels,
+    bootstrap,
+    choose,
+    speedup,
+    time_all,
+)
 from profilers.latency import Latency, summarise
 
 
@@ -128,6 +137,13 @@ def test_a_measurement_states_its_conditions() -> None:
     assert details["threads"] == 1
     assert details["attention_kernels"]
     assert len(details["load_s"]) == 2
+
+
+def test_the_attention_kernels_are_those_that_were_chosen() -> None:
+    encoder = build(zoo.tiny(), 0)
+    assert attention_kernels(encoder, Runtime(attention="math")) == ["math"]
+    (fused,) = attention_kernels(encoder, Runtime(attention="flash"))
+    assert "flash_attention" in fused
 
 
 def test_without_a_reference_there_is_no_speedup() -> None:

@@ -46,6 +46,7 @@ def test_the_limit_follows_from_the_rates(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(_limits, "_product_rate", lambda *_, rate=rate: rate)
         monkeypatch.setattr(_limits, "_bandwidth", lambda *_, band=bandwidth: band)
         assert limit(encoder, SECOND, Runtime()).seconds == pytest.approx(least)
+    assert limit(encoder, SECOND, Runtime(dtype="bfloat16")).bytes == pytest.approx(size / 2)
 
 
 def test_the_probes_measure_something() -> None:
