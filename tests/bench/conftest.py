@@ -15,7 +15,7 @@ from core.spec import LayerSpec, MelFrontEnd, ModelSpec, Positions
 
 PLUGIN = '''"""Misbehaves as its rate says; otherwise gives back what it got.
 
-Raises at 0.4, dies at 0.6, and takes its time below 0.1.
+Raises at 0.4, dies at 0.6, and takes its time below 0.1: at 0.09 until there is a file `go`.
 """
 
 import os
@@ -38,7 +38,9 @@ class Unruly(Compressor):
 
         def shrink(rate):
             if rate < 0.1:
-                time.sleep(0.3)
+                time.sleep(0.1)
+            while rate == 0.09 and not Path(os.environ["UNRULY"]).with_name("go").exists():
+                time.sleep(0.05)
             if rate == 0.4:
                 raise ValueError("no luck\\nat 0.4")
             if rate == 0.6:

@@ -222,6 +222,7 @@ def test_kill_9_loses_only_the_section_in_work(under_way, unruly, tmp_path):
     before = files(folder)
     for path in before:
         json.loads(path.read_text())
+    (tmp_path / "go").touch()
     code, _, err = finish(line, env=unruly)
     assert code == 0, err
     after = files(folder)
