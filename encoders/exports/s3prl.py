@@ -42,8 +42,8 @@ with torch.no_grad():
 frames = numpy.array([expert.encoder.spec.frames(int(length)) for length in lengths])"""
 
 NOTE = (
-    "on the hub s3prl itself takes it: run_downstream.py --hub huggingface -u USER/NAME "
-    f"--upstream_model_name {WEIGHTS}"
+    "in a process of s3prl: setattr(s3prl.hub, NAME, UpstreamExpert), then its own main() with "
+    f"-u NAME -k {WEIGHTS}"
 )
 
 
