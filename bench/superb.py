@@ -13,13 +13,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench import environment
 from bench.superb_trial import RecipeFailed, Trial, complete
+from core import plugins
 from core.errors import InputError
 from core.record import Section
 from core.runtime import Runtime
@@ -227,11 +229,30 @@ def _details(
         "steps": runner.get("total_steps", 0),
         "seed": request.seed,
         "changed": _changes(request, recipe),
+        "costs": _costs(request.model),
         "tried": tried,
         "checkpoint": [_relative(t.checkpoint(), request) for t in trials if recipe.trains],
         "log": [_relative(t.folder / "train.log", request) for t in trials if recipe.trains],
         "notes": _notes(request, recipe, trials),
     }
+
+
+@cache
+def _costs(model: str) -> dict[str, float]:
+    """Parameters and MACs over 32 utterances, as SUPERB's leaderboard has them.
+
+    Where what is said decides on the arithmetic, there is none of 32 lengths.
+    """
+    from encoders.workload import Workload
+    from profilers._base import Setting
+
+    encoder, setting = store.load(model), Setting(Workload.parse("superb32"))
+    found: dict[str, float] = {}
+    for name, metric in (("params", "params_total"), ("macs", "macs_superb32")):
+        with suppress(InputError):
+            values = plugins.load("profiler", name)().measure(encoder, setting).values
+            found[metric] = values[metric]
+    return found
 
 
 def _notes(request: Request, recipe: Recipe, trials: Sequence[Trial]) -> list[str]:

@@ -34,7 +34,11 @@ BY_HAND = "s3prl"
 
 @dataclass(frozen=True)
 class Run:
-    """One metric of one finished run. notes: what a reader must not overlook."""
+    """One metric of one finished run.
+
+    params, macs: the model's, the latter over SUPERB's 32 utterances; unknown of runs by hand.
+    notes: what a reader must not overlook.
+    """
 
     model: str
     task: str
@@ -49,6 +53,8 @@ class Run:
     checkpoint: str = ""
     log: str = ""
     notes: str = ""
+    params: float | None = None
+    macs: float | None = None
 
 
 def gather(folder: Path) -> list[Run]:
@@ -74,14 +80,22 @@ def write(runs: Sequence[Run], out: Path) -> None:
     """Write the three tables into a folder."""
     models = newest_by_model(runs)
     columns = ["model", "params_millions", "macs_giga", *METRICS, "source"]
+    costs = {run.model: _costs(run) for run in runs}
     rows = [
-        {"model": name, **values, "source": f"{GRADE}, s3prl"} for name, values in models.items()
+        {"model": name, **costs[name], **values, "source": f"{GRADE}, s3prl"}
+        for name, values in models.items()
     ]
     write_whole(out / "runs.csv", _table([f.name for f in fields(Run)], map(asdict, runs)))
     write_whole(out / "superb.csv", _table(columns, rows))
     scores = [{"model": n, **row} for n, values in models.items() for row in _scores(values)]
     head = ["model", "grade", "convention", "superb_s", "anchors", "missing", *_terms()]
     write_whole(out / "scores.csv", _table(head, scores))
+
+
+def _costs(run: Run) -> dict[str, float]:
+    """In the units of the published table."""
+    scaled = {"params_millions": (run.params, 1e6), "macs_giga": (run.macs, 1e9)}
+    return {name: cost / unit for name, (cost, unit) in scaled.items() if cost is not None}
 
 
 def newest_by_model(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
@@ -131,11 +145,13 @@ def _ours(file: Path, above: Path) -> Iterator[Run]:
     if section.status != "done" or task not in RECIPES or task == section.name:
         return
     known = section.details
+    costs = known.get("costs", {})
     for metric, value in section.values.items():
         yield Run(
             known["model"], task, metric, value, known["learning_rate"], known["steps"],
             known["seed"], known["grade"], "bench", str(file.parent.relative_to(above) / task),
             " ".join(known["checkpoint"]), " ".join(known["log"]), "; ".join(known["notes"]),
+            costs.get("params_total"), costs.get("macs_superb32"),
         )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
     python tests/bench/superb_parity.py --model builtin --seeds 0,1,2 --out results/superb-parity
 
-Keywords and speakers of the spoken digits, phones of LibriSpeech test-other by a toy lexicon; the
-files and their splits are the same on both sides. s3prl keeps its recipes but for the number of
+Keywords and speakers of the spoken digits, phones of LibriSpeech test-other as eSpeak NG says its
+words; files and splits are the same on both sides. s3prl keeps its recipes but for the number of
 updates, the learning rate and the accumulated batches, which are given with each row. Seconds are
 of whole processes on one thread, importing included.
 """
@@ -19,7 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
@@ -28,14 +30,19 @@ import soxr
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 import superb_corpora as corpora
 
+from encoders.corpora.builtin import fold_phone
+from encoders.corpora.espeak import Prompt, speak_all
+
 RATE = corpora.RATE
 TASKS = ("ks", "sid", "pr")
+#: Two kinds of silence come first.
+NAMES = Path(__file__).parents[2] / "tasks" / "s3prl" / "settings" / "phones.txt"
 METRICS = {"ks": "ks_acc", "sid": "sid_acc", "pr": "pr_per"}
 
 #: Of s3prl, so that training comes to its end in minutes: updates, learning rate, other settings.
 SHORT = {
-    "ks": (1500, 1e-2, ()),
-    "sid": (1500, 1e-2, ("runner.gradient_accumulate_steps=1",)),
+    "ks": (3000, 3e-3, ()),
+    "sid": (5000, 3e-3, ("runner.gradient_accumulate_steps=1",)),
     "pr": (300, 1e-2, ("runner.gradient_accumulate_steps=1",)),
 }  # fmt: skip
 COLUMNS = ("task", "side", "seed", "metric", "value", "seconds", "steps", "learning_rate", "model")
@@ -136,17 +143,35 @@ def speakers(data: Path, root: Path) -> Iterator[Row]:
 
 
 def phones(data: Path, root: Path) -> Iterator[Row]:
-    """LibriSpeech's utterances with a phone for each letter."""
+    """LibriSpeech's utterances with the phones that eSpeak NG speaks their words by."""
     corpora.build(data, root, ["pr"])
+    texts: dict[Path, str] = {}
+    for table in sorted((root / "LibriSpeech").glob("*/*/*/*.trans.txt")):
+        for line in table.read_text().splitlines():
+            name, _, text = line.partition(" ")
+            texts[table.parent / f"{name}.flac"] = text
+    spoken = pronounced(sorted({word for text in texts.values() for word in text.split()}), root)
     lexicon = root / "lexicon" / "librispeech-lexicon-200k-g2p.txt"
-    spoken = dict(line.split("\t") for line in lexicon.read_text().splitlines())
-    subsets = {"train-clean-100": "train", "dev-clean": "dev", "test-clean": "test"}
-    for subset, split in subsets.items():
-        for table in sorted((root / "LibriSpeech" / subset).glob("*/*/*.trans.txt")):
-            for line in table.read_text().splitlines():
-                name, _, text = line.partition(" ")
-                file = (table.parent / f"{name}.flac").relative_to(root)
-                yield str(file), split, " ".join(spoken[word] for word in text.split())
+    lexicon.write_text("".join(f"{word}\t{said}\n" for word, said in spoken.items()))
+    splits = {"train-clean-100": "train", "dev-clean": "dev", "test-clean": "test"}
+    for file, text in texts.items():
+        label = " ".join(spoken[word] for word in text.split())
+        yield str(file.relative_to(root)), splits[file.parts[-4]], label
+
+
+def pronounced(words: Sequence[str], root: Path) -> dict[str, str]:
+    """The phones of each word, under the names that s3prl's recipe has for its own."""
+    voice = Prompt("", "en-us", 0, pitch=50, pitch_range=50, rate=160, seed=0)
+    prompts = [replace(voice, text=word.lower()) for word in words]
+    with TemporaryDirectory(dir=root) as scratch:
+        heard = [
+            [phone for name, _ in speech.phones if (phone := fold_phone(name)) not in ("", "sil")]
+            for speech in speak_all(prompts, Path(scratch))
+        ]
+    symbols = sorted({phone for said in heard for phone in said})
+    names = dict(zip(symbols, NAMES.read_text().split()[2:], strict=False))
+    spoken = (" ".join(names[phone] for phone in said) for said in heard)
+    return dict(zip(words, spoken, strict=True))
 
 
 def manifest(file: Path, label: str, rows: Sequence[Row]) -> None:

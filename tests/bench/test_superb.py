@@ -15,6 +15,7 @@ import yaml
 from bench import superb
 from bench.cli import run
 from bench.superb_trial import Trial, last_lines
+from encoders import store
 from results.superb import score_file
 
 #: Scores on dev by learning rate: 1e-3 is the best.
@@ -254,7 +255,7 @@ def test_last_lines_are_without_bars(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("started")
 def test_gather_makes_tables_of_ours_and_of_s3prls_own(
-    call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: Callable[..., int], small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("--task", "ks,sv") == 0
     by_hand(tmp_path / "out" / "theirs", "speech_commands", {}, "test at step 9: 0.75\n")
@@ -277,6 +278,12 @@ def test_gather_makes_tables_of_ours_and_of_s3prls_own(
     assert rows["bench", "ks_acc"]["checkpoint"] == "ks/lr-0.0001/dev-best.ckpt"
     scores = score_file(tmp_path / "out" / "superb.csv")  # what bench superb-s reads
     assert set(scores["hubert"].terms) == {"ks", "er"}
+    with (tmp_path / "out" / "superb.csv").open() as file:
+        costs = {row["model"]: row for row in csv.DictReader(file)}
+    size = sum(parameter.numel() for parameter in store.load(small_model).parameters())
+    assert float(costs[str(small_model)]["params_millions"]) == pytest.approx(size / 1e6, rel=1e-5)
+    assert float(costs[str(small_model)]["macs_giga"]) > 0
+    assert costs["hubert"]["params_millions"] == ""
     with (tmp_path / "out" / "scores.csv").open() as file:
         table = {(row["model"], row["convention"]): row for row in csv.DictReader(file)}
     theirs = table["hubert", "leaderboard"]
