@@ -10,14 +10,14 @@ from core.errors import Unsupported
 from encoders import zoo
 from encoders.corpora.base import Item
 from encoders.model import build
-from tasks import _ctc
+from tasks import _ctc, pr
 from tasks._ctc import Batch, batches, decode, evenly, loss, seen, train
 from tasks._features import extract
 from tasks._heads import Head
 from tasks._spelling import Speller
 from tasks._suite import score_tasks
 from tasks.asr import Asr
-from tasks.pr import error_rate
+from tasks.pr import Pr, error_rate
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -92,6 +92,16 @@ def test_a_speller_does_not_see_its_neighbours():
             torch.testing.assert_close(together[row, :length], alone[0])
         backwards = head(x.flip(2)[:, :1], lengths[:1])
     assert not torch.allclose(backwards.flip(1), together[:1])
+
+
+def test_a_small_corpus_is_read_until_heads_have_learnt(monkeypatch):
+    """Phones of few utterances get as many updates as those of many."""
+    asked = []
+    monkeypatch.setattr(pr, "train", lambda *given: asked.append(given[3]))
+    for utterances in (1, 96):
+        said = [batch(torch.ones(1, 1, 4, 3), [1]) for _ in range(utterances)]
+        Pr().learn({"train": said, "dev": said}, 2, generator())
+    assert asked == [pr.UPDATES, pr.UPDATES // 96]
 
 
 def test_utterances_with_more_symbols_than_frames_teach_nothing():
