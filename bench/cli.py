@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -87,6 +88,12 @@ def _complete_kind(incomplete: str) -> list[str]:
     return [kind for kind in KINDS if kind.startswith(incomplete)]
 
 
+def _complete_executor(incomplete: str) -> list[str]:
+    from bench import executors
+
+    return [name for name in executors.NAMES if name.startswith(incomplete)]
+
+
 def _complete_figure(incomplete: str) -> list[str]:
     return [name for name in [*reports.names(), "all"] if name.startswith(incomplete)]
 
@@ -139,6 +146,14 @@ Tf32 = Annotated[bool, typer.Option("--tf32", help="TF32 for products of float32
 Attention = Annotated[
     str, typer.Option(help="Attention kernel: auto, math, flash, efficient or cudnn.")
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        help="torch, or onnxruntime: the model as it is exported, on CPUs; --against stays in "
+        "torch.",
+    ),
+]
 Graphs = Annotated[bool, typer.Option("--cuda-graphs", help="Replay a CUDA graph per length.")]
 CacheLimit = Annotated[
     str | None,
@@ -149,6 +164,12 @@ CacheLimit = Annotated[
 ]
 CacheDtype = Annotated[
     str, typer.Option(help="float32, or float16 for half the size: of hidden states of frames.")
+]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        help="Who hears of trainings beside log.csv: tensorboard, wandb, mlflow; a comma list."
+    ),
 ]
 ModelArgument = Annotated[
     str,
@@ -188,11 +209,51 @@ def sweep(
     cuda_graphs: Graphs = False,
     cache_limit: CacheLimit = None,
     cache_dtype: CacheDtype = "float32",
+    tracker: Tracker = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default one per model and data.")
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where the work is done: local (this machine), ray (a cluster's nodes) or slurm.",
+            autocompletion=_complete_executor,
+        ),
+    ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes side by side; by default one per core.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes side by side; by default one per GPU, or as many as the cores are "
+            "enough for.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a Ray cluster: auto or HOST:PORT; by default RAY_ADDRESS, else this machine."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="For each section, such as 90s, 30m or 2h; longer ones have failed."),
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Of SLURM.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="Of each job of SLURM.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="Of each job of SLURM.")] = 1,
+    memory: Annotated[
+        str | None, typer.Option(help="Of each job of SLURM or Ray, such as 16GB.")
+    ] = None,
+    time: Annotated[
+        str,
+        typer.Option(help="Of each job of SLURM; one that runs out of it goes on in another."),
+    ] = "4:00:00",
+    max_parallel: Annotated[
+        int, typer.Option(min=1, help="Jobs of SLURM that may run at once.")
+    ] = 256,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(help="Any other option of sbatch, such as account=speech; repeatable."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     retry_failed: Annotated[
@@ -204,6 +265,7 @@ def sweep(
     Interrupt it whenever you like: the same command goes on from there.
     """
     from bench import run_sweep
+    from bench.executors.slurm import Resources
     from bench.jobs import Source
     from core.runtime import Runtime
 
@@ -212,17 +274,72 @@ def sweep(
         model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
         tasks=tasks, task_source=Source(task_data, lexicon=lexicon), profilers=profilers,
         preset=preset, runtime=runtime, cache_limit=cache_limit, cache_dtype=cache_dtype,
+        trackers=tracker, time_limit=time_limit,
     )  # fmt: skip
     folder = out or run_sweep.default_folder(request)
     if dry_run:
-        print(run_sweep.preview(request, folder))
+        print(run_sweep.preview(request, folder, workers))
         return 0
+    resources = Resources(
+        partition, gpus, cpus, memory, time, max_parallel, tuple(slurm or ())
+    )  # fmt: skip
+    if executor == "slurm":
+        run_sweep.submit(request, folder, resources, workers, retry_failed)
+        return 0
+    if resources != Resources(memory=memory if executor == "ray" else None):
+        raise InputError("--partition, --gpus and the like are of --executor slurm; add it")
+    where = run_sweep.executor(executor, runtime, workers, address, memory)
     try:
-        return FAILED if run_sweep.execute(request, folder, workers, retry_failed) else 0
+        return FAILED if run_sweep.execute(request, folder, where, retry_failed) else 0
     except KeyboardInterrupt:
         print("\ninterrupted, all that was finished is kept: run the same command to go on",
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that is at work.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again until nobody is at work.")
+    ] = False,
+) -> None:
+    """Show how far a run is: what is done, in work, failed and why, and how long the rest takes."""
+    from bench import status as telling
+    from results.store import RunFolder
+
+    folder = RunFolder.existing(run)
+    if watch:
+        with suppress(KeyboardInterrupt):
+            telling.watch(folder)
+    else:
+        print(telling.as_text(telling.look(folder)))
+
+
+@app.command()
+def collect(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that jobs have written into.")],
+) -> int:
+    """Finish what several jobs have made: the table, the leaderboard, the figure, what failed."""
+    from bench import collect as finishing
+    from results.store import RunFolder
+
+    return FAILED if finishing.collect(RunFolder.existing(run)) else 0
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, of one model and data.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run that has all of it.")],
+    timings: Annotated[
+        Path | None,
+        typer.Option(help="The only run whose timings are taken, where devices differ."),
+    ] = None,
+) -> int:
+    """Join runs of several machines. Where they differ the first one's stays (exit code 1)."""
+    from bench import merge as joining
+
+    return FAILED if joining.execute(runs, out, timings) else 0
 
 
 @app.command()
@@ -237,6 +354,7 @@ def compress(
     seed: int = 0,
     data: Data = "builtin",
     subset: Subset = None,
+    tracker: Tracker = None,
 ) -> None:
     """Compress a model once and save it. Interrupted while it trains, it goes on.
 
@@ -246,14 +364,16 @@ def compress(
     from bench.rates import parse_rates
     from bench.run_sweep import usual_preset
     from core.method import parse_methods
+    from encoders.tracking import read_trackers
 
     chosen, amounts = parse_methods(method, preset or usual_preset(model)), parse_rates(rate)
     if len(chosen) != 1 or len(amounts) != 1:
         raise InputError("compress takes one method and one rate; use sweep for several")
     check_folder(out)
+    heard = read_trackers(tracker)
     from bench import compress as making
 
-    print(making.compress(model, chosen[0], amounts[0], out, seed, data, subset))
+    print(making.compress(model, chosen[0], amounts[0], out, seed, data, subset, heard))
 
 
 Licence = Annotated[
@@ -377,6 +497,7 @@ def finetune(
     head_lr: Annotated[float, typer.Option(help="Peak learning rate of the head.")] = 1e-3,
     batch_seconds: Annotated[float, typer.Option(help="Audio of a batch.")] = 24.0,
     precision: Annotated[str, typer.Option(help="no, bf16 or fp16: of activations.")] = "bf16",
+    tracker: Tracker = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; by default one per core.")
     ] = None,
@@ -392,7 +513,7 @@ def finetune(
 
     wanted = tuning.request(
         model, task, methods, rates, seeds, data, out,
-        (steps, head_lr, lr, batch_seconds, precision),
+        (steps, head_lr, lr, batch_seconds, precision), tracker,
     )  # fmt: skip
     try:
         return FAILED if tuning.execute(wanted, workers, retry_failed) else 0
@@ -426,6 +547,7 @@ def profile(
     tf32: Tf32 = False,
     attention: Attention = "auto",
     cuda_graphs: Graphs = False,
+    engine: Engine = "torch",
     verify: Annotated[
         bool, typer.Option("--verify", help="Measure twice and show by how much it differs.")
     ] = False,
@@ -440,7 +562,7 @@ def profile(
     from core import plugins
     from core.runtime import Runtime
 
-    runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs)
+    runtime = Runtime(device, threads, dtype, compile_, tf32, attention, cuda_graphs, engine)
     workload = workload or ("corpus" if subset or data != "builtin" else "superb32")
     request = measuring.Request(model, workload, Source(data, subset), runtime, repeats, against)
     chosen = plugins.select("profiler", profilers)
@@ -507,6 +629,7 @@ def pretrain(
         tuple[int, int], typer.Option(help="Updates of the first and of the second round.")
     ] = (6000, 24000),
     seed: int = 0,
+    tracker: Tracker = None,
 ) -> None:
     """Make the built-in model again, from synthetic speech alone. Interrupted, it goes on."""
     from bench.outputs import check_folder
@@ -517,9 +640,11 @@ def pretrain(
     check_folder(out)
     from encoders.pretrain import Recipe
     from encoders.pretrain import pretrain as run
+    from encoders.tracking import read_trackers
 
+    recipe, heard = Recipe(utterances=utterances, steps=steps, seed=seed), read_trackers(tracker)
     with Training() as progress:
-        run(out, Recipe(utterances=utterances, steps=steps, seed=seed), progress.report)
+        run(out, recipe, progress.report, heard)
     print(f"saved in {out}; sweep it with: bench sweep --model {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import cards
@@ -16,12 +17,22 @@ from core.method import Method
 from core.point import Point
 from encoders import store
 from encoders.quantized import weights
+from encoders.tracking import Tracking
 
 
 def compress(
-    model: str, method: Method, rate: float, out: Path, seed: int, data: str, subset: str | None
+    model: str,
+    method: Method,
+    rate: float,
+    out: Path,
+    seed: int,
+    data: str,
+    subset: str | None,
+    trackers: Sequence[str] = (),
 ) -> str:
     """Compress and save; what to tell the user. Checkpoints lie in `OUT.partial` meanwhile.
+
+    Trackers that write files do so into `OUT.trackers`.
 
     Raises:
         InputError: the method does not exist for the model, or its training diverged.
@@ -30,7 +41,8 @@ def compress(
     corpus = Source(data, subset).open() if method.uses_data else None
     partial = out.with_suffix(".partial")
     with Training() as progress:
-        setting = Setting(corpus, seed, partial, progress.report)
+        tracking = Tracking.beside(out, trackers, f"{method} at {rate:g}, seed {seed}")
+        setting = Setting(corpus, seed, partial, progress.report, tracking)
         try:
             _, encoder, achieved = next(track_method(method, dense, (rate,), setting))
         except Diverged as error:

@@ -42,6 +42,10 @@ OPTIONAL = {
         "s3prl",
         "bench superb and a row of bench compare-runtimes: pip install -e '.[superb]'",
     ),
+    "onnxscript": ("onnxscript", "bench export --to onnx: pip install -e '.[onnx]'"),
+    "onnxruntime": ("onnxruntime", "bench profile --runtime onnxruntime: pip install -e '.[onnx]'"),
+    "ray": ("ray", "bench sweep --executor ray: pip install -e '.[ray]'"),
+    "submitit": ("submitit", "bench sweep --executor slurm: pip install -e '.[slurm]'"),
 }
 #: Instruction sets that decide how fast matrix products are here.
 FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",

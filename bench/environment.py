@@ -36,6 +36,15 @@ def describe() -> dict[str, Any]:
     }
 
 
+def here() -> dict[str, Any]:
+    """What a section says of where it was made: this machine, and the threads of this process."""
+    import torch
+
+    threads, machine = torch.get_num_threads(), describe()
+    words = f"{threads} thread{'s' * (threads != 1)}"
+    return {**machine, "threads": threads, "device": f"{machine['cpu']}, {words}"}
+
+
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench import environment
-from bench.executor import Ended, Executor, Said, Say
+from bench.executors._base import Ended, Said, Say
+from bench.executors.local import Local
 from bench.finetune_table import SECTION, as_csv, render, rows
 from bench.jobs import Finished, Job, Source, Started, Trained
 from bench.outputs import check_folder
@@ -29,6 +30,7 @@ from core.metric import Metric
 from core.point import DENSE, FBANK, REFERENCES, Point, digest
 from core.record import Section
 from encoders import store
+from encoders.tracking import Tracking, read_trackers
 from results.store import RunFolder, write_whole
 from results.table import order
 
@@ -45,6 +47,7 @@ class Request:
     source: Source
     recipe: Recipe
     out: Path
+    trackers: tuple[str, ...] = ()
 
     def pairs(self) -> dict[tuple[str, str], str]:
         """Fingerprints by (point key, section name), task by task."""
@@ -66,6 +69,7 @@ class Finetune(Job):
     source: Source = field(kw_only=True)
     recipe: Recipe = field(kw_only=True)
     model: str = field(kw_only=True)
+    trackers: tuple[str, ...] = ()
 
     def run(self, say: Say) -> None:
         from bench.tuning import tune
@@ -79,9 +83,10 @@ class Finetune(Job):
             say(Trained(key, training, step, total, values))
 
         with self.section(say, key, name) as section:
+            tracking = Tracking(self.trackers, track, str(point))
             scores = tune(
                 store.load(self.model), task, self.source.open(), point.seed, self.recipe, track,
-                report,
+                report, tracking,
             )  # fmt: skip
             section.metrics = metrics(task)
             frozen, tuned = scores["frozen"]["test"], scores["tuned"]["test"]
@@ -117,6 +122,7 @@ def request(
     data: str,
     out: Path,
     recipe: tuple[int, float, float, float, str],
+    trackers: str | None = None,
 ) -> Request:
     """What the command line asks for. recipe: the fields of `Recipe`, in order.
 
@@ -131,7 +137,8 @@ def request(
     corpus = source.open()
     for task in chosen:
         plugins.load("task", task)().select(corpus)
-    return Request(found, chosen, source, Recipe.of(*recipe), check_folder(out))
+    heard = read_trackers(trackers)
+    return Request(found, chosen, source, Recipe.of(*recipe), check_folder(out), heard)
 
 
 def models(where: str, methods: str | None, rates: Sequence[float] | None) -> dict[Point, str]:
@@ -234,7 +241,7 @@ def execute(request: Request, workers: int | None, retry_failed: bool) -> int:
     Raises:
         InputError: the folder cannot be written, or holds something else.
     """
-    run, machine = RunFolder(request.out), environment.describe()
+    run = RunFolder(request.out)
     workers = workers or environment.cores()
     if (info := run.run_info()) and "finetune" not in info:
         raise InputError(f"{request.out} holds a sweep; choose another folder with --out")
@@ -242,15 +249,16 @@ def execute(request: Request, workers: int | None, retry_failed: bool) -> int:
     with alone(run):
         run.write_run(
             {"finetune": asdict(request.recipe), "task_data": request.source.text,
-             "machine": machine}
+             "machine": environment.describe()}
         )  # fmt: skip
         for point in points.values():
             run.write_point(point)
         known = {k: run.read(k).sections for k in points}
         jobs = [
             Finetune(
-                run.path, machine, (points[key],), {(key, name): fingerprint},
+                run.path, (points[key],), {(key, name): fingerprint},
                 source=request.source, recipe=request.recipe, model=request.models[points[key]],
+                trackers=request.trackers,
             )
             for (key, name), fingerprint in request.pairs().items()
             if _missing(known[key].get(name), fingerprint, retry_failed)
@@ -282,7 +290,7 @@ def _follow(
     time_left = TimeLeft(workers, lambda name: False)
     if not jobs:
         return
-    with Executor(workers) as executor, Progress(len(jobs), time_left) as progress:
+    with Local(workers) as executor, Progress(len(jobs), time_left) as progress:
         for job in jobs:
             executor.submit(job)
         for event in executor.events():

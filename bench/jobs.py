@@ -8,17 +8,18 @@ ends the job.
 from __future__ import annotations
 
 import errno
+import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench import cards
-from core import plugins
+from bench import cards, environment, logs
+from core import memory, plugins
 from core.errors import Diverged, InputError, Unsupported
 from core.method import Method
 from core.metric import Metric
@@ -29,10 +30,11 @@ from core.spec import ModelSpec
 from encoders import store, zoo
 from encoders.corpora import Corpus, open_corpus
 from encoders.hidden_cache import Cache, hidden_folder
+from encoders.tracking import Tracking
 from results.store import RunFolder
 
 if TYPE_CHECKING:
-    from bench.executor import Say
+    from bench.executors._base import Say
     from encoders.model import Encoder
     from tasks._base import Outcome
 
@@ -48,10 +50,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @dataclass(frozen=True)
 class Started:
-    """A section is in work."""
+    """A section is in work, in this environment."""
 
     key: str
     section: str
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,15 @@ _open = cache(open_corpus)
 
 @dataclass(frozen=True)
 class Job:
-    """Sections of some points to be made. todo: (point key, section name) -> fingerprint."""
+    """Sections of some points to be made. todo: (point key, section name) -> fingerprint.
+
+    time_limit: seconds for each section; the process that takes longer ends.
+    """
 
     run_path: Path
-    environment: Mapping[str, Any]
     points: tuple[Point, ...]
     todo: Mapping[tuple[str, str], str]
+    time_limit: float | None = field(default=None, kw_only=True)
     exclusive: ClassVar[bool] = False
 
     def without(self, finished: set[tuple[str, str]]) -> Job | None:
@@ -127,19 +133,37 @@ class Job:
         Raises:
             InputError: it cannot be written.
         """
-        say(Started(key, name))
-        section = Section(name, "done", self.todo[key, name], environment=dict(self.environment))
+        here, run = environment.here(), RunFolder(self.run_path)
+        say(Started(key, name, here))
+        section = Section(name, "done", self.todo[key, name], environment=here)
         start = perf_counter()
-        try:
-            yield section
-        except Unsupported as error:
-            section.status, section.reason = "unsupported", str(error)
-        except Exception as error:
-            _refuse_full_disk(error, self.run_path)
-            mark_failed(section, error)
+        with _alarm(self.time_limit), logs.kept(run.log(key, name)):
+            try:
+                yield section
+            except Unsupported as error:
+                section.status, section.reason = "unsupported", str(error)
+            except Exception as error:
+                _refuse_full_disk(error, self.run_path)
+                mark_failed(section, error)
         section.seconds = round(perf_counter() - start, 3)
-        RunFolder(self.run_path).write_section(key, section)
+        log = run.log(key, section.name)
+        if logs.settle(run.log(key, name), log):
+            section.details["log"] = str(log.relative_to(self.run_path))
+        run.write_section(key, section)
         say(Finished(key, section))
+
+
+@contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    """End the process when so much time has passed; the kernel does, whatever hangs."""
+    if seconds is None:
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @dataclass(frozen=True)
@@ -147,11 +171,12 @@ class Compress(Job):
     """Makes the models of one track: one method and seed, every rate that is missing.
 
     track: identifies what trainings of the track depend on; their checkpoints lie under it, so a
-    job that was cut goes on from them.
+    job that was cut goes on from them. trackers: hear of the trainings.
     """
 
     source: Source = field(kw_only=True)
     track: str = field(kw_only=True)
+    trackers: tuple[str, ...] = ()
 
     def run(self, say: Say) -> None:
         left = list(self.points)
@@ -190,7 +215,8 @@ class Compress(Job):
         rates = [point.rate for point in points]
         dense = store.load(first.model)
         folder = RunFolder(self.run_path).track_folder(self.track)
-        setting = Setting(corpus, first.seed, folder, report)
+        tracking = Tracking(self.trackers, folder, f"{first.method}, seed {first.seed}")
+        setting = Setting(corpus, first.seed, folder, report, tracking)
         for _, encoder, achieved in track_method(method, dense, rates, setting):
             yield encoder, achieved
 
@@ -227,11 +253,13 @@ class Evaluate(Job):
     def run(self, say: Say) -> None:
         (point,) = self.points
         folder = RunFolder(self.run_path).model_folder(point.key)
-        names = [name for _, name in self.todo]
+        names, load = [name for _, name in self.todo], _loader()
         for name in names:
             if name.startswith("profile."):
                 with self.section(say, point.key, name) as section:
-                    measure(section, store.load(folder), self.source.open(), folder, self.runtime)
+                    measure(section, load(folder), self.source.open(), folder, self.runtime)
+                if section.status == "failed":
+                    load = _loader()  # who knows what it left of the model
         left = [name.removeprefix("task.") for name in names if name.startswith("task.")]
         while left:
             self._score(say, point, folder, left)
@@ -299,13 +327,20 @@ class Time(Job):
     exclusive: ClassVar[bool] = True
 
     def run(self, say: Say) -> None:
-        reference = None
+        reference, load = None, _loader()
         for key, name in self.todo:
             folder = RunFolder(self.run_path).model_folder(key)
             with self.section(say, key, name) as section:
                 reference = reference or store.load(self.dense)
-                encoder, corpus = store.load(folder), self.source.open()
+                encoder, corpus = load(folder), self.source.open()
                 measure(section, encoder, corpus, folder, self.runtime, reference)
+            if section.status == "failed":
+                load = _loader()
+
+
+def _loader() -> Callable[[Path], Encoder]:
+    """Loads a model once for all that is measured of it in turn: profilers leave it as it was."""
+    return lru_cache(maxsize=1)(store.load)
 
 
 def measure(
@@ -340,7 +375,17 @@ def mark_failed(section: Section, error: Exception) -> None:
     section.status = "failed"
     said = isinstance(error, InputError | Diverged)
     section.reason = str(error) if said else lines[-1]
+    if memory.ran_out(error):
+        section.reason = f"{memory.shortage(error)}; {_LESS[section.name == 'compress']}"
     section.details["traceback"] = "".join(traceback.format_exception(error))
+
+
+#: How a measurement, and how the making of a model, does with less memory.
+_LESS = (
+    "fewer --workers leave more to each, or take a --device with more",
+    "fewer --workers leave more to each; smaller batches of a training (options such as "
+    "batch_seconds) would make another model",
+)
 
 
 def _shape(spec: ModelSpec) -> dict[str, Any]:

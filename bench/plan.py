@@ -8,11 +8,11 @@ measurements as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.jobs import RANDOM_SEED, Source, numerics
 from core import plugins
@@ -29,7 +29,10 @@ State = Literal["done", "missing", "stale", "failed", "unsupported"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, checked: which points, and what is to be known of each."""
+    """What the user asked for, checked: which points, and what is to be known of each.
+
+    time_limit: seconds for each section, None for as long as it takes.
+    """
 
     model: str
     methods: tuple[Method, ...]
@@ -41,6 +44,8 @@ class Request:
     profilers: tuple[str, ...]
     runtime: Runtime = field(default_factory=Runtime)
     cache: Cache = field(default_factory=Cache)
+    trackers: tuple[str, ...] = ()
+    time_limit: float | None = None
 
     def tracks(self) -> Iterator[tuple[Point, ...]]:
         """Points that are made together: a reference, or one method and seed at all rates.
@@ -81,6 +86,10 @@ class Request:
     def task_fingerprint(self) -> str:
         return self.task_source.open().fingerprint
 
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        return self.runtime.columns()
+
 
 @dataclass
 class Plan:
@@ -90,18 +99,21 @@ class Plan:
     run: RunFolder
     records: dict[str, Record]
     _recipes: dict[str, str] = field(default_factory=dict)
+    _tracks: dict[tuple[str, int], str] = field(default_factory=dict)
+    _foreseen: dict[str, str | None] = field(default_factory=dict)
+    _dense: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Request, folder: Path) -> Plan:
-        """Read what there is of the request's points.
+    def of(cls, request: Request, folder: Path, keys: Collection[str] | None = None) -> Plan:
+        """Read what there is of the request's points, or of those with these keys.
 
         Raises:
             InputError: a record is something else than what a sweep writes there.
         """
         run = RunFolder(folder)
-        known = set(run.keys())
         points = [point for track in request.tracks() for point in track]
-        records = {p.key: run.read(p.key) if p.key in known else Record(p) for p in points}
+        points = [point for point in points if keys is None or point.key in keys]
+        records = {point.key: run.find(point.key) or Record(point) for point in points}
         return cls(request, run, records)
 
     def section(self, key: str, name: str) -> Section | None:
@@ -165,24 +177,28 @@ class Plan:
             return digest([weights, name, source, self.request.task_fingerprint, point.seed, how])
         card = plugins.card("profiler", plugin)
         compared = self.weights(self.dense(point)) if self.exclusive(name) else None
-        columns = self.request.runtime.columns()
-        return digest(
-            [weights, name, card.source_hash, self.request.data_fingerprint, compared, columns]
-        )
+        data, columns = self.request.data_fingerprint, self.request.columns
+        return digest([weights, name, card.source_hash, data, compared, columns])
 
     def dense(self, point: Point) -> str:
         """The key of the dense model that this point is compared with."""
-        return Point(point.model, DENSE, 0.0, point.seed, point.data).key
+        if point.seed not in self._dense:
+            self._dense[point.seed] = Point(point.model, DENSE, 0.0, point.seed, point.data).key
+        return self._dense[point.seed]
 
     def foreseen(self, key: str) -> str | None:
         """Why the point's method does not exist for the model; imports the method, so torch."""
-        point = self.records[key].point
-        if point.method in REFERENCES:
+        method = self.records[key].point.method
+        if method not in self._foreseen:
+            self._foreseen[method] = self._unsupported(method)
+        return self._foreseen[method]
+
+    def _unsupported(self, method: str) -> str | None:
+        if method in REFERENCES:
             return None
         from compressors._chain import create
 
-        first = Method.parse(point.method).steps[0]
-        return create(first).supports(store.read_spec(point.model))
+        return create(Method.parse(method).steps[0]).supports(store.read_spec(self.request.model))
 
     def exclusive(self, name: str) -> bool:
         """Whether that section needs the machine to itself."""
@@ -205,6 +221,12 @@ class Plan:
 
     def track(self, point: Point) -> str:
         """What the models of the point's method and seed depend on at all rates."""
+        made = point.method, point.seed
+        if made not in self._tracks:
+            self._tracks[made] = self._track(point)
+        return self._tracks[made]
+
+    def _track(self, point: Point) -> str:
         if point.method in REFERENCES:
             return digest([point.method, point.seed])
         method = Method.parse(point.method)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from bench.executor import Ended, Executor, Said, Say
+from bench.executors._base import Ended, Said, Say
+from bench.executors.local import Local
 from bench.jobs import Source
 from core import plugins
 from core.errors import InputError, Unsupported
@@ -25,8 +27,8 @@ from results.table import MACHINE_FREE
 class Request:
     """What is to be measured, and how.
 
-    against: the model that speed-ups are relative to, None for none. repeats: timed passes at
-    least.
+    against: the model that speed-ups are relative to, run by torch, None for none. repeats: timed
+    passes at least.
     """
 
     model: str
@@ -65,10 +67,11 @@ class Profile:
 
 @dataclass(frozen=True)
 class Measure:
-    """One profiler at work on one model."""
+    """One profiler at work on one model. exported: a folder that all share, for its graph."""
 
     profiler: str
     request: Request
+    exported: Path
     exclusive: ClassVar[bool] = True
 
     def run(self, say: Say) -> None:
@@ -85,6 +88,7 @@ class Measure:
             store.load(request.against) if request.against else None,
             Path(request.model) if Path(request.model).is_dir() else None,
             request.runtime,
+            self.exported,
             request.repeats,
         )
         profiler = plugins.load("profiler", self.profiler)()
@@ -125,12 +129,12 @@ def verify(request: Request, profilers: list[str]) -> tuple[Profile, Profile]:
 
 
 def _measure(request: Request, profilers: list[str]) -> Iterator[Measured]:
-    with Executor(workers=1) as executor:
+    with TemporaryDirectory() as exported, Local(workers=1) as executor:
         for name in profilers:
-            executor.submit(Measure(name, request))
+            executor.submit(Measure(name, request, Path(exported)))
         for event in executor.events():
             match event:
                 case Said(_, Measured() as measured):
                     yield measured
-                case Ended(Measure(name, _), reason) if reason:
+                case Ended(Measure(name), reason) if reason:
                     raise InputError(f"profiler {name!r} came to nothing: {reason}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import (
@@ -28,22 +28,25 @@ class TimeLeft:
     def __init__(self, workers: int, alone: Callable[[str], bool]) -> None:
         self._workers = workers
         self._alone = alone
-        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._seen: Counter[str] = Counter()
 
     def learn(self, name: str, seconds: float) -> None:
-        self._seconds[name].append(seconds)
+        self._seconds[name] += seconds
+        self._seen[name] += 1
 
-    def seconds(self, names: Iterable[str]) -> float | None:
-        """Wall-clock for sections of these names; None before anything was learnt.
+    def seconds(self, names: Iterable[str] | Mapping[str, int]) -> float | None:
+        """Wall-clock for sections of these names, or for so many of each; None if none was seen.
 
         A name that was not seen yet takes as long as the others do on average.
         """
-        means = {name: sum(times) / len(times) for name, times in self._seconds.items()}
+        means = {name: self._seconds[name] / count for name, count in self._seen.items()}
         if not means:
             return None
         usual = sum(means.values()) / len(means)
         return sum(
-            means.get(name, usual) / (1 if self._alone(name) else self._workers) for name in names
+            count * means.get(name, usual) / (1 if self._alone(name) else self._workers)
+            for name, count in Counter(names).items()
         )
 
 
@@ -60,7 +63,7 @@ class Pace:
         seconds = None if pace is None else pace * (training.total - training.step)
         values = [f"{key} {value:.3g}" for key, value in training.values.items() if key in _SHOWN]
         far = f"{training.step}/{training.total}"
-        return ", ".join(filter(None, [f"{name}: {far}", *values, _words(seconds)]))
+        return ", ".join(filter(None, [f"{name}: {far}", *values, _left(seconds)]))
 
 
 class Progress:
@@ -95,10 +98,10 @@ class Progress:
         words = self._pace.words(f"{who}, {training.training}", training)
         self._bar.update(self._task, description=words)
 
-    def finished(self, what: str, names: Iterable[str]) -> None:
+    def finished(self, what: str, names: Iterable[str] | Mapping[str, int]) -> None:
         """One section is there; `names`: those of the sections that are still to be made."""
         self._done += 1
-        left = _words(self._left.seconds(names))
+        left = _left(self._left.seconds(names))
         self._bar.update(self._task, advance=1, left=left)
         if self._bar.disable and 20 * self._done // self._total > self._told:
             self._told = 20 * self._done // self._total
@@ -141,11 +144,14 @@ class Training:
             self._console.print(f"{name}: {step}/{total}, {words}", markup=False, highlight=False)
 
 
-def _words(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def in_words(seconds: float) -> str:
+    """A duration, as exactly as one wants to know it."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minutes:02} min left"
-    return f"{minutes} min {rest:02} s left" if minutes else f"{rest} s left"
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{in_words(seconds)} left"

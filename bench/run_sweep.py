@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-import reports
-from bench import environment
+from bench import environment, executors, pieces
+from bench.collect import report, tell_failures
+from bench.estimate import estimate
+from bench.executors import slurm
+from bench.executors._base import Executor
+from bench.executors.local import Local
 from bench.jobs import Source
 from bench.outputs import check_folder
 from bench.plan import Plan, Request
 from bench.rates import parse_rates
-from bench.sweep import Sweep
+from bench.sweep import Sweep, alone
 from core import plugins
 from core.errors import InputError
 from core.method import QUICK, UNTRAINED, parse_methods
@@ -23,6 +24,7 @@ from core.record import Section
 from core.runtime import Runtime
 from encoders import store
 from encoders.hidden_cache import KEPT, Cache
+from encoders.tracking import read_trackers
 from results.quantity import read_quantity
 from results.store import RunFolder
 
@@ -39,10 +41,7 @@ PRESETS = {
 #: Disk for hidden states of the user's own labelled speech.
 CACHE_LIMIT = "4GB"
 
-#: Costs that the Pareto figure sets the score against, by the profiler that measures them.
-FIGURE_COSTS = {"params": "params", "macs": "macs", "latency": "latency"}
-
-_IDENTITY = ("model", "data", "subset", "task_data", "runtime")
+IDENTITY = ("model", "data", "subset", "task_data", "runtime")
 
 
 def request(
@@ -59,6 +58,8 @@ def request(
     runtime: Runtime,
     cache_limit: str | None = None,
     cache_dtype: str = KEPT[0],
+    trackers: str | None = None,
+    time_limit: str | None = None,
 ) -> Request:
     """What the command line asks for.
 
@@ -70,13 +71,10 @@ def request(
         model, tuple(chosen), parse_rates(rates), read_seeds(seeds), source,
         tuple(plugins.select("task", tasks)), task_source,
         tuple(plugins.select("profiler", profilers)), runtime,
-        _cache(cache_limit, cache_dtype, task_source),
+        _cache(cache_limit, cache_dtype, task_source), read_trackers(trackers),
+        _time_limit(time_limit),
     )  # fmt: skip
     store.read_spec(model)
-    if runtime.cuda:
-        from profilers._running import check
-
-        check(runtime)
     return wanted
 
 
@@ -84,6 +82,13 @@ def _cache(limit: str | None, dtype: str, tasks: Source) -> Cache:
     """Hidden states of the built-in corpus fit in memory, and are there again in seconds."""
     usual = "0" if tasks.text == "builtin" else CACHE_LIMIT
     return Cache(read_quantity(limit or usual, "B", "cache limit"), dtype)
+
+
+def _time_limit(text: str | None) -> float | None:
+    seconds = None if text is None else read_quantity(text, "s", "time limit")
+    if seconds is not None and seconds <= 0:
+        raise InputError(f"time limit {text!r}: expected more than no time, such as 90s, 30m or 2h")
+    return seconds
 
 
 def usual_preset(model: str) -> str:
@@ -118,8 +123,10 @@ def _slug(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._+" else "-" for c in name)
 
 
-def preview(request: Request, folder: Path) -> str:
+def preview(request: Request, folder: Path, workers: int | None = None) -> str:
     """Each point with the state of its sections, and why what is not done is not. Writes nothing.
+
+    Last comes what is left to do by what was measured so far.
 
     Raises:
         InputError: the folder holds a run of something else, or data cannot be read.
@@ -135,7 +142,9 @@ def preview(request: Request, folder: Path) -> str:
         told = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
         lines.append(f"{record.point}: {told}")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(totals.items()))
-    return "\n".join([*lines, f"{len(plan.records)} points in {folder}, sections: {counts}"])
+    lines.append(f"{len(plan.records)} points in {folder}, sections: {counts}")
+    left = estimate(plan, workers or environment.cores())
+    return "\n".join([*lines, *([left] if left else [])])
 
 
 def _state(plan: Plan, key: str, name: str) -> tuple[str, str]:
@@ -149,8 +158,34 @@ def _state(plan: Plan, key: str, name: str) -> tuple[str, str]:
     return state, ""
 
 
+def executor(
+    name: str, runtime: Runtime, workers: int | None, address: str | None, memory: str | None
+) -> Executor:
+    """Where the jobs of a sweep will run. workers: side by side; None for what there is room for.
+
+    memory: of a job on Ray.
+
+    Raises:
+        InputError: there is no such place, or what it needs is not installed; this machine has
+            not the device.
+    """
+    executors.check(name)
+    if address is not None and name != "ray":
+        raise InputError(f"--address {address!r} is of --executor ray, not of {name}")
+    if name == "ray":
+        from bench.executors.ray import Ray
+
+        size = read_quantity(memory, "B", "memory") if memory else 0
+        return Ray(runtime, address, workers, int(size))
+    if runtime.cuda:
+        from profilers._running import check
+
+        check(runtime)
+    return Local.of(runtime, workers)
+
+
 def execute(
-    request: Request, folder: Path, workers: int | None, retry_failed: bool
+    request: Request, folder: Path, executor: Executor, retry_failed: bool
 ) -> dict[str, list[Section]]:
     """Do what is missing, then show and draw what there is.
 
@@ -161,16 +196,46 @@ def execute(
         InputError: data cannot be read, or the folder cannot be written.
         KeyboardInterrupt: the user has had enough; all that was finished is in the folder.
     """
+    slurm.refuse_submitted(folder)
     plan = _plan(request, folder)
-    sweep = Sweep(plan, workers or environment.cores(), _environment(), retry_failed)
+    sweep = Sweep(plan, executor, retry_failed)
     for line in _remarks(request):
         print(f"note: {line}")
     worked = sweep.left > 0
     if worked:
-        plan.run.write_run(_provenance(request))
-        sweep.run()
-    _report(request, folder, draw=worked)
-    return _tell_failures(plan)
+        with executor:
+            plan.run.write_run(_provenance(request))
+            sweep.run()
+    report(folder, request.tasks, request.profilers, draw=worked)
+    return tell_failures(plan.records)
+
+
+def submit(
+    request: Request,
+    folder: Path,
+    resources: slurm.Resources,
+    workers: int | None,
+    retry_failed: bool,
+) -> None:
+    """Submit what is missing to SLURM, and say how to see what comes of it.
+
+    Raises:
+        InputError: as `execute`; SLURM refuses; earlier jobs are to write there still.
+    """
+    slurm.check(request.runtime, resources)
+    plan = _plan(request, folder)
+    for line in _remarks(request):
+        print(f"note: {line}")
+    with alone(plan.run, "submission"):
+        slurm.refuse_submitted(folder)
+        if parts := pieces.cut(plan, workers or resources.workers(request.runtime), retry_failed):
+            plan.run.write_run(_provenance(request))
+            for key in {key for key, record in plan.records.items() if not record.sections}:
+                plan.run.write_point(plan.records[key].point)
+            jobs = slurm.submit(parts, folder, resources)
+            print(f"submitted {len(parts)} pieces as {', '.join(jobs)}; how far they are: "
+                  f"bench status {folder}")  # fmt: skip
+    print(f"when all is done: bench collect {folder}")
 
 
 def _plan(request: Request, folder: Path) -> Plan:
@@ -181,7 +246,7 @@ def _plan(request: Request, folder: Path) -> Plan:
     """
     found = RunFolder(check_folder(folder)).run_info()
     asked = _identity(request)
-    for name in _IDENTITY:
+    for name in IDENTITY:
         if found and found.get(name, asked[name]) != asked[name]:
             raise InputError(
                 f"{folder} holds a sweep of {name.replace('_', ' ')} {found.get(name)!r}, not of "
@@ -221,12 +286,6 @@ def _provenance(request: Request) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, Any]:
-    """What each section says of where it was made; a worker computes on one thread."""
-    machine = environment.describe()
-    return {**machine, "threads": 1, "device": f"{machine['cpu']}, 1 thread"}
-
-
 def _remarks(request: Request) -> list[str]:
     """What the user should know of the request: converted audio, weights without meaning."""
     sources = [request.source] if _needs_data(request) else []
@@ -237,65 +296,3 @@ def _remarks(request: Request) -> list[str]:
         presets.discard(QUICK)
     notes += [f"preset {name}: {PRESETS[name]}" for name in PRESETS if name in presets]
     return [*notes, *([RANDOM_WEIGHTS] if request.random_weights else [])]
-
-
-def _report(request: Request, folder: Path, draw: bool) -> None:
-    """Print the table, write the leaderboard and the figure, say where everything lies."""
-    from results.summary import render
-
-    Console().print(render(folder))
-    leaderboard = folder / "leaderboard.csv"
-    if draw or not leaderboard.exists():
-        from results.leaderboard import write
-
-        write([folder], leaderboard)
-    print(f"\nrecords      {folder / 'points'}")
-    print(f"models       {folder / 'models'}")
-    print(f"leaderboard  {leaderboard}")
-    print(f"figure       {_figure(request, folder, draw)}")
-
-
-def _figure(request: Request, folder: Path, draw: bool) -> str:
-    """The files of the Pareto figure, or why there is none."""
-    stem = folder / "pareto"
-    costs = [cost for name, cost in FIGURE_COSTS.items() if name in request.profilers]
-    if not request.tasks or not costs:
-        lacking = "task was scored" if not request.tasks else "cost was measured"
-        return f"none, because no {lacking}"
-    if not draw and any(folder.glob("pareto*.png")):
-        return ", ".join(map(str, sorted(folder.glob("pareto*.p[dn][fg]"))))
-    from results.table import load
-
-    try:
-        if load([folder])["superb_s"].notna().any():
-            drawing = reports.figure("pareto", x=costs)
-            return ", ".join(map(str, reports.draw(drawing, [folder], stem)))
-    except InputError as error:
-        return f"none: {error}"
-    drawn = "\n".join(f"             {path}" for path in _draw_tasks(request, folder, costs))
-    return f"of each task, because none in superb_s has a margin over FBANK\n{drawn}"
-
-
-def _draw_tasks(request: Request, folder: Path, costs: list[str]) -> list[Path]:
-    """A figure of each task by itself, for runs without a superb_s."""
-    drawn: list[Path] = []
-    for task in request.tasks:
-        with suppress(InputError):  # that task came to nothing; the table says why
-            drawing = reports.figure("pareto", x=costs, y=task)
-            drawn += reports.draw(drawing, [folder], folder / f"pareto-{task}")
-    return drawn
-
-
-def _tell_failures(plan: Plan) -> dict[str, list[Section]]:
-    """Name the points that failed, with what was in the way."""
-    failed = {
-        key: sections
-        for key, record in plan.records.items()
-        if (sections := [s for s in record.sections.values() if s.status == "failed"])
-    }
-    if failed:
-        print(f"\n{len(failed)} of {len(plan.records)} points failed; try them again with "
-              "--retry-failed")  # fmt: skip
-    for key, sections in failed.items():
-        print(f"  {plan.records[key].point}: {sections[0].name}: {sections[0].reason}")
-    return failed

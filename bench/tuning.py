@@ -25,6 +25,7 @@ from compressors._zeros import zeros_held
 from core.errors import InputError, Unsupported
 from encoders.corpora import Corpus, Item
 from encoders.model import Encoder
+from encoders.tracking import UNTRACKED, Tracking
 from encoders.training import Precision, Settings, train
 from encoders.training_log import Report
 from tasks._features import Features, extract, place
@@ -171,6 +172,7 @@ def tune(
     recipe: Recipe,
     folder: Path,
     report: Report,
+    tracking: Tracking = UNTRACKED,
 ) -> dict[str, dict[str, float]]:
     """The task's metric on dev and test of the head as it begins, `frozen` and `tuned`.
 
@@ -195,7 +197,8 @@ def tune(
         seen = None if own else features
         draws = Draws(learned, corpus, seen, recipe.batch_seconds, seed)
         with zeros_held(own) if own else nullcontext():
-            train(learner, draws, recipe.settings(seed), f"{task} {way}", folder, report)
+            name = f"{task} {way}"
+            train(learner, draws, recipe.settings(seed), name, folder, report, tracking=tracking)
         found = _features(own, corpus, learned, features) if own else features
         scores[way] = _scores(learned, learner.head, found)
     return scores

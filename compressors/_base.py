@@ -13,6 +13,7 @@ from core.errors import Unsupported
 from core.spec import ModelSpec
 from encoders.corpora import Corpus
 from encoders.model import Encoder
+from encoders.tracking import UNTRACKED, Tracking
 from encoders.training_log import Report, silent
 
 
@@ -21,13 +22,14 @@ class Setting:
     """What a track has beside the encoder.
 
     corpus: speech that may be looked at or trained on. folder: where checkpoints and log.csv go, a
-    temporary one where there is none. report: is told how trainings go.
+    temporary one where there is none. report: is told how trainings go, and so are the trackers.
     """
 
     corpus: Corpus | None = None
     seed: int = 0
     folder: Path | None = None
     report: Report = silent
+    tracking: Tracking = UNTRACKED
 
 
 class Compressor(ABC):

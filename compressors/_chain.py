@@ -76,7 +76,10 @@ def _track(
         if isinstance(made, Unsupported) or not rest:
             yield from ((rate, made, achieved) for rate in left)
             continue
-        inner = replace(setting, folder=setting.folder and setting.folder / f"{part:g}")
+        inner = replace(
+            setting, folder=setting.folder and setting.folder / f"{part:g}",
+            tracking=setting.tracking.inside(f"after {part:g}"),
+        )  # fmt: skip
         for rate, last, further in _track(rest, made, left, inner):
             failed = isinstance(last, Unsupported)
             yield rate, last, 0.0 if failed else 1 - (1 - achieved) * (1 - further)

@@ -75,7 +75,10 @@ class Trained(Compressor):
             folder = setting.folder or Path(stack.enter_context(TemporaryDirectory()))
             folder.mkdir(parents=True, exist_ok=True)
             learner = _Learner(encoder, objective)
-            return train(learner, crops, settings, name, folder, setting.report, after_step, stop)
+            return train(
+                learner, crops, settings, name, folder, setting.report, after_step, stop,
+                setting.tracking,
+            )  # fmt: skip
 
     def losses(
         self, encoder: Encoder, objective: Objective, setting: Setting, share: float
@@ -93,7 +96,7 @@ class Trained(Compressor):
     def _settings(self, steps: int, seed: int) -> Settings:
         return Settings(
             steps, self.learning_rate, self.warm_up, accumulate=self.accumulate,
-            precision=self.precision, seed=seed, workers=self.workers,
+            precision=self.precision, seed=seed, workers=self.workers, checkpoint_apart=100,
             report_every=max(1, min(100, steps // 20)),
         )  # fmt: skip
 

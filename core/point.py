@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 #: Methods that are not plug-ins: what every sweep is compared with.
@@ -37,7 +38,7 @@ class Point:
     seed: int
     data: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         return digest(asdict(self))
 

@@ -12,6 +12,7 @@ goes on from its last checkpoint with the same numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from encoders.masked_prediction import MaskedPrediction, half, span_mask
 from encoders.model import Encoder, build
 from encoders.pretext import ClusterHead
 from encoders.store import save
+from encoders.tracking import Tracking
 from encoders.training import Settings, train
 from encoders.training_log import Report
 
@@ -63,21 +65,23 @@ class Recipe:
         )  # fmt: skip
 
 
-def pretrain(out: Path, recipe: Recipe, report: Report) -> Encoder:
+def pretrain(out: Path, recipe: Recipe, report: Report, trackers: Sequence[str] = ()) -> Encoder:
     """Train both rounds and write the encoder and its pretext model to `out`.
 
     Checkpoints lie beside it in `out.with_suffix(".partial")` and are deleted at the end. `report`
-    is told the round, the step, the number of steps and the loss and accuracy since last time.
+    is told the round, the step, the number of steps and the loss and accuracy since last time;
+    so are the trackers, whose files lie in `OUT.trackers`.
     """
     partial = out.with_suffix(".partial")
+    tracking = Tracking.beside(out, trackers, f"pretrain, seed {recipe.seed}")
     partial.mkdir(parents=True, exist_ok=True)
     speech = Speech.load(recipe.utterances)
     frames = speech.standardised()
     targets = cluster(frames, recipe.clusters[0], recipe.seed)
-    teacher, _ = _train("round 1", speech, targets.labels, recipe, 0, partial, report)
+    teacher, _ = _train("round 1", speech, targets.labels, recipe, 0, partial, report, tracking)
     hidden = _states(teacher, speech, recipe.target_layer)
     targets = cluster(hidden, recipe.clusters[1], recipe.seed)
-    encoder, head = _train("round 2", speech, targets.labels, recipe, 1, partial, report)
+    encoder, head = _train("round 2", speech, targets.labels, recipe, 1, partial, report, tracking)
     save(half(encoder), out)
     MaskedPrediction(
         teacher, recipe.target_layer, targets.mean, targets.std, targets.centroids, head
@@ -125,6 +129,7 @@ def _train(
     round_: int,
     folder: Path,
     report: Report,
+    tracking: Tracking,
 ) -> tuple[Encoder, ClusterHead]:
     """One round from scratch, or from its checkpoint."""
     encoder = build(zoo.tiny(), seed=recipe.seed)
@@ -134,7 +139,7 @@ def _train(
         head = ClusterHead(encoder.spec.dim, recipe.clusters[round_])
     learner = _Learner(encoder, head)
     batches = _Round(Batches(speech, labels, recipe), round_)
-    train(learner, batches, recipe.settings(round_), name, folder, report)
+    train(learner, batches, recipe.settings(round_), name, folder, report, tracking=tracking)
     return encoder, head
 
 

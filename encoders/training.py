@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from core.errors import Diverged
+from encoders.tracking import UNTRACKED, Runs, Tracking
 from encoders.training_log import Report, TrainingLog, silent
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Settings:
     steps: updates; each takes `accumulate` batches. warm_up: the share of them over which the
     learning rate rises, before it falls by `decay` to the share `floor`. clip: of the gradient's
     norm. workers: processes that read audio ahead. checkpoint_every, report_every: in updates.
+    checkpoint_apart: a checkpoint also waits for so many times as long as the last took to write.
     """
 
     steps: int
@@ -51,6 +53,7 @@ class Settings:
     seed: int = 0
     workers: int = 0
     checkpoint_every: int = 500
+    checkpoint_apart: float = 0.0
     report_every: int = 10
 
     def rate(self, step: int) -> float:
@@ -90,19 +93,20 @@ def train(
     report: Report = silent,
     after_step: Callable[[int], None] | None = None,
     stop: Callable[[dict[str, float]], bool] | None = None,
+    tracking: Tracking = UNTRACKED,
 ) -> dict[str, float]:
     """Train in place and return the means of the last reported losses.
 
     name: of the training; its state lies in `folder/NAME.pt`, and a finished one is only read.
     after_step: called after each update with its number, to keep zeros zero, say. stop: told the
-    means of each report, ends the training early.
+    means of each report, ends the training early. tracking: who is told what log.csv is.
 
     Raises:
         Diverged: a loss is no longer a finite number; the last good state stays on disk.
     """
     run = _Run(learner, settings, name, folder, report)
     if not run.finished:
-        with _deterministic(settings):
+        with _deterministic(settings), run.tracked(tracking):
             run.go(batches, after_step, stop)
     return run.means
 
@@ -118,10 +122,19 @@ class _Run:
         self.learner, self.home = learner, next(learner.parameters()).device
         self.means: dict[str, float] = {}
         self.window = _Window()
+        self.kept, self.keeping = time.monotonic(), 0.0  # when the last one was, how long it took
+        self.runs, self.ids = Runs(), dict[str, str]()
         self.accelerator = _accelerator(settings)
         self.optimizer = _optimizer(learner, settings)
         self.begin, self.finished = self._resume()
         self.log = TrainingLog(folder / "log.csv")
+
+    @contextmanager
+    def tracked(self, tracking: Tracking) -> Iterator[None]:
+        """Trackers hear of the training meanwhile, from one of its processes."""
+        heard = tracking if self.accelerator.is_main_process else UNTRACKED
+        with heard.runs(self.name, asdict(self.settings), self.begin, self.ids) as self.runs:
+            yield
 
     def go(
         self,
@@ -154,11 +167,17 @@ class _Run:
                 self._refuse_divergence(done)
                 self._tell(done, time.perf_counter() - start)
                 last = last or (stop is not None and stop(self.means))
-            if last or done % settings.checkpoint_every == 0:
+            if last or self._due(done):
                 self._keep(done, finished=last)
             if last:
                 break
         self.learner.eval().to(self.home)
+
+    def _due(self, done: int) -> bool:
+        """Whether a checkpoint is; of several processes the one that writes it decides."""
+        if done % self.settings.checkpoint_every:
+            return False
+        return time.monotonic() - self.kept >= self.settings.checkpoint_apart * self.keeping
 
     def _ahead(self, batches: Batches) -> Iterator[Any]:
         """The batches of this process in order, read ahead by the workers."""
@@ -184,6 +203,7 @@ class _Run:
             return
         values = {**self.means, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         self.log.add(self.name, done, {**values, "seconds": seconds})
+        self.runs.log({**values, "seconds": seconds}, done)
         self.report(self.name, done, self.settings.steps, self.means)
 
     def _refuse_divergence(self, done: int) -> None:
@@ -203,6 +223,7 @@ class _Run:
         """Write the state; a finished training needs no optimizer any more."""
         if not self.accelerator.is_main_process:
             return
+        begin = time.monotonic()
         state: dict[str, Any] = {
             "learner": _trained(self.learner), "step": done, "finished": finished,
             "means": self.means,
@@ -210,11 +231,14 @@ class _Run:
         if not finished:
             state["optimizer"] = self.optimizer.state_dict()
             state["window"] = (self.window.sums, self.window.count)
+            state["tracker_runs"] = self.runs.ids
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
         fresh = self.path.with_suffix(".new")
         torch.save(state, fresh)
         os.replace(fresh, self.path)
+        self.kept = time.monotonic()
+        self.keeping = self.kept - begin
 
     def _resume(self) -> tuple[int, bool]:
         """The update to go on with, and whether there is nothing left to do."""
@@ -231,6 +255,7 @@ class _Run:
             return state["step"], True
         self.optimizer.load_state_dict(state["optimizer"])
         self.window.sums, self.window.count = state["window"]
+        self.ids = state.get("tracker_runs", {})
         if "scaler" in state and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return state["step"], False

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Mapping
 
 from core.errors import InputError, closest
-
-if TYPE_CHECKING:
-    from pandas import Series
 
 #: Short names, each with the columns that it may stand for: the first one measured is taken.
 ALIASES = {
@@ -80,10 +77,11 @@ def scale(unit: str, largest: float) -> tuple[float, str]:
     return factor, prefix + symbol
 
 
-def spread(values: Series, digits: int) -> str:
+def spread(values: Iterable[float], digits: int) -> str:
     """The mean over seeds as text, with the range where there is one; empty for no values."""
-    known = values.dropna()
-    if known.empty:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
         return ""
-    low, mean, high = (f"{x:.{digits}f}" for x in (known.min(), known.mean(), known.max()))
+    some = min(known), sum(known) / len(known), max(known)
+    low, mean, high = (f"{x:.{digits}f}" for x in some)
     return mean if low == high else f"{mean} ({low}..{high})"

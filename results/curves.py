@@ -46,7 +46,9 @@ def over_seeds(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
     """
     from pandas import DataFrame
 
-    groups = frame.groupby(["run", "model", "method", "rate"], sort=False)
+    plain = DataFrame(frame)  # pandas would copy all that `attrs` holds for every group
+    plain.attrs = {}
+    groups = plain.groupby(["run", "model", "method", "rate"], sort=False)
     names = [part for name in columns for part in (name, f"{name}_low", f"{name}_high")]
     rows = [
         {"run": run, "model": model, "method": method, "rate": rate, **_point(group, columns)}

@@ -5,6 +5,7 @@
     RUN/points/KEY/SECTION.json   one thing that was done with that point
     RUN/models/KEY/               the compressed encoder
     RUN/tracks/TRACK/             of methods that train: log.csv, and checkpoints while it goes on
+    RUN/logs/KEY/SECTION.log      what was printed while that was done, where anything was
 
 Reading needs the standard library alone. A file that a crash left half-written counts as never
 written, and the log says so; a file that is something else is refused by name.
@@ -16,6 +17,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from core.point import Point
 from core.record import Record, Section
 
 _log = logging.getLogger(__name__)
+
+#: Files that are not complete yet, as `write_whole` names them.
+_TEMPORARY = ".*.tmp"
 
 
 class RunFolder:
@@ -74,12 +79,15 @@ class RunFolder:
         _write_json(self._folder(point.key) / "point.json", asdict(point))
 
     def write_section(self, key: str, section: Section) -> None:
-        """Store, or replace, one section of the point with that key.
+        """Store, or replace, one section of the point with that key, which was written before.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or somebody has removed it.
         """
-        _write_json(self._folder(key) / f"{section.name}.json", section.to_json())
+        folder = self._folder(key)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is gone; the same command begins anew what was in it")
+        _write_json(folder / f"{section.name}.json", section.to_json())
 
     def read(self, key: str) -> Record:
         """The point with that key and the sections it has so far.
@@ -87,14 +95,27 @@ class RunFolder:
         Raises:
             InputError: there is no such point, or one of its files is something else.
         """
+        record = self.find(key)
+        if record is None:
+            raise InputError(f"{self.path} has no point {key!r}; a sweep writes its points there")
+        return record
+
+    def find(self, key: str) -> Record | None:
+        """As `read`; None where there is no such point.
+
+        Raises:
+            InputError: one of its files is something else.
+        """
         folder = self._folder(key)
         data = _read_json(folder / "point.json")
         if data is None:
-            raise InputError(f"{self.path} has no point {key!r}; a sweep writes its points there")
+            return None
         record = Record(_point(folder, data))
-        for path in sorted(folder.glob("[!.]*.json")):
-            if path.name != "point.json" and (data := _read_json(path)) is not None:
-                section = _section(path, data)
+        for name in sorted(os.listdir(folder)):
+            if not name.endswith(".json") or name.startswith(".") or name == "point.json":
+                continue
+            if (data := _read_json(folder / name)) is not None:
+                section = _section(folder / name, data)
                 record.sections[section.name] = section
         return record
 
@@ -108,8 +129,7 @@ class RunFolder:
         Raises:
             InputError: a file is something else than what a sweep writes there.
         """
-        readable = (k for k in self.keys() if _read_json(self._folder(k) / "point.json"))
-        return [self.read(key) for key in readable]
+        return [record for key in self.keys() if (record := self.find(key))]
 
     def model_folder(self, key: str) -> Path:
         """Where the compressed encoder of that point lies, once it is saved."""
@@ -127,6 +147,18 @@ class RunFolder:
         checkpoints = sorted(self.track_folder(track).rglob("*.pt"))
         for checkpoint in checkpoints if len(checkpoints) > 1 else ():
             checkpoint.unlink(missing_ok=True)
+
+    def log(self, key: str, section: str) -> Path:
+        """Where stands what was printed while that section was in work, if anything was."""
+        return self.path / "logs" / key / f"{section}.log"
+
+    def tidy(self) -> None:
+        """Remove what killed processes had half-made. Nobody may be writing here meanwhile."""
+        for folder in ("points/*", "models/*", "logs"):
+            for left in self.path.glob(f"{folder}/{_TEMPORARY}"):
+                left.unlink(missing_ok=True)
+        for left in self.path.glob("models/.*.*/"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _folder(self, key: str) -> Path:
         return self.path / "points" / key

@@ -63,18 +63,30 @@ def _points(frame: DataFrame) -> Table:
     table.add_column("method", no_wrap=True)
     for heading in ("rate", "superb_s", *(heading for heading, *_ in _COSTS)):
         table.add_column(heading, justify="right", no_wrap=True)
-    for method, rate in sorted(found | absent, key=lambda pair: _order(*pair)):
-        rows = frame[(frame["method"] == method) & (frame["rate"] == rate)]
-        costs = [
-            _number(_mean(rows, short) / divisor, digits) for _, short, divisor, digits in _COSTS
-        ]
-        reference = method in REFERENCES
-        score = spread(rows["superb_s"], 0) or "-"
-        if not (rows["status"] == "done").any():
-            score = "absent" if rows.empty else rows["status"].iloc[0]
-        cells = ["" if reference else f"{rate:g}", score, *costs]
+    groups, costs = frame.groupby(["method", "rate"]).indices, _costs(frame)
+    scores, statuses = frame["superb_s"].tolist(), frame["status"].tolist()
+    for pair in sorted(found | absent, key=lambda pair: _order(*pair)):
+        method, rate = pair
+        reference, rows = method in REFERENCES, groups.get(pair, [])
+        score = spread([scores[row] for row in rows], 0) or "-"
+        if "done" not in [statuses[row] for row in rows]:
+            score = statuses[rows[0]] if len(rows) else "absent"
+        cells = ["" if reference else f"{rate:g}", score, *costs.get(pair, ["-"] * len(_COSTS))]
         table.add_row(Text(method), *cells, style="bold" if reference else "")
     return table
+
+
+def _costs(frame: DataFrame) -> dict[tuple[str, float], list[str]]:
+    """The mean costs of each method and rate, as text in the order of _COSTS."""
+    chosen = [next((c for c in ALIASES[short] if c in frame), None) for _, short, *_ in _COSTS]
+    means = frame.groupby(["method", "rate"])[[c for c in chosen if c]].mean()
+    return {
+        pair: [
+            _number(values[column] / divisor if column else math.nan, digits)
+            for column, (*_, divisor, digits) in zip(chosen, _COSTS, strict=True)
+        ]
+        for pair, values in zip(means.index, means.to_dict("records"), strict=True)
+    }
 
 
 def _references(frame: DataFrame) -> Table:
@@ -98,12 +110,6 @@ def _references(frame: DataFrame) -> Table:
 def _excuse(frame: DataFrame, task: str) -> str:
     """Why a task is outside superb_s."""
     return "no margin over FBANK" if task in frame.attrs["meant"] else "shown beside it"
-
-
-def _mean(rows: DataFrame, short: str) -> float:
-    """The mean of the cost with that short name, nan where it was not measured."""
-    columns = [column for column in ALIASES[short] if column in rows]
-    return rows[columns[0]].mean() if columns else math.nan
 
 
 def _order(method: str, rate: float) -> tuple:

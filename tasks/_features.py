@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from core import memory
 from core.errors import InputError
 from core.spec import SAMPLE_RATE, ModelSpec
 from encoders.corpora.base import Corpus, Item
@@ -214,11 +215,32 @@ class _Source:
             f"cache limit {limit / 1e9:.3g} GB"
         )
 
-    @torch.inference_mode()
     def _encode(
         self, items: Sequence[Item], waves: list[Tensor]
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Moments of all utterances of a batch, and the frames that are wanted."""
+        """Moments of all utterances of a batch, and the frames that are wanted.
+
+        Where memory does not hold the batch it is encoded in halves: utterances of a batch do not
+        depend on each other.
+        """
+        try:
+            return self._encode_together(items, waves)
+        except (RuntimeError, MemoryError) as error:
+            if len(items) == 1 or not memory.ran_out(error):
+                raise
+            self.keeping.tell(f"{memory.shortage(error)}: smaller batches are encoded instead")
+        # Only here, where the error is gone and with it what its frames held.
+        torch.cuda.empty_cache()
+        half = len(items) // 2
+        moments, frames = self._encode(items[:half], waves[:half])
+        others, more = self._encode(items[half:], waves[half:])
+        return moments + others, frames | more
+
+    @torch.inference_mode()
+    def _encode_together(
+        self, items: Sequence[Item], waves: list[Tensor]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As `_encode`, in one batch."""
         device = next(chain(self.encoder.parameters(), self.encoder.buffers())).device
         padded = pad_sequence(waves, batch_first=True)
         lengths = torch.tensor([len(wave) for wave in waves])

@@ -213,7 +213,7 @@ class Here:
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(finetune, "Executor", Here)
+    monkeypatch.setattr(finetune, "Local", Here)
 
 
 def test_models_of_a_run_become_records_and_a_table(swept, spoken, tmp_path, here, capsys):

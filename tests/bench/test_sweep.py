@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from running import start, wait_until
 
+from bench import run_sweep
 from bench.cli import run
+from bench.executors._base import Ended
+from bench.executors.local import Local
+from bench.jobs import Compress, Job
+from bench.sweep import LIVES
 from results.store import RunFolder
 
 
@@ -47,8 +52,9 @@ def test_a_dry_run_tells_states_and_writes_nothing(arguments, tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert "dense (seed 0): missing: compress, profile.params" in out
     assert "low-rank at 0.3 (seed 0): missing: compress, profile.params" in out
-    assert out[-1].startswith("6 points in")
-    assert out[-1].endswith("sections: 12 missing")
+    assert out[-2].startswith("6 points in")
+    assert out[-2].endswith("sections: 12 missing")
+    assert "nothing like it was measured yet" in out[-1]
     assert not (tmp_path / "run").exists()
 
 
@@ -267,3 +273,68 @@ def test_a_full_disk_is_one_sentence_and_earlier_records_stay(arguments, small_m
     assert "Traceback" not in err
     assert before.items() <= files(tmp_path / "run").items()
     assert run(arguments(methods="row-pruning", rates="0.3")) == 0
+
+
+def test_a_section_over_the_time_limit_has_failed_and_the_rest_goes_on(arguments, unruly, tmp_path):
+    line = arguments(methods="unruly", rates="0.09,0.3,0.5", **{"time-limit": "4s"})
+    code, _, err = finish(line, env=unruly)
+    assert code == 1, err
+    found = sections(tmp_path / "run")
+    hung = found.pop(("unruly", 0.09, "compress"))
+    assert (hung["status"], hung["reason"]) == ("failed", "it took longer than --time-limit, 4 s")
+    assert hung["environment"] == found["unruly", 0.3, "compress"]["environment"]
+    assert {section["status"] for section in found.values()} == {"done"}
+    assert len(found) == 2 * 4
+
+
+@pytest.mark.parametrize("limit", ["soon", "0s"])
+def test_a_time_limit_is_a_time(arguments, limit, capsys):
+    assert run(arguments(**{"time-limit": limit})) == 2
+    assert f"time limit '{limit}'" in capsys.readouterr().err
+
+
+class Losing(Local):
+    """Loses machines that compress, before they have begun or when all of it is on disk."""
+
+    def __init__(self, losses: int, late: bool) -> None:
+        super().__init__(workers=1)
+        self.losses, self.late = losses, late
+        self.submitted: list[str] = []
+        self._gone: list[Job] = []
+
+    def doomed(self, job: Job) -> bool:
+        return self.losses > 0 and isinstance(job, Compress) and job.points[0].rate > 0
+
+    def lose(self, job: Job) -> Ended:
+        self.losses -= 1
+        return Ended(job, "its machine went away", lost=True)
+
+    def submit(self, job: Job) -> None:
+        self.submitted.append(type(job).__name__)
+        if self.doomed(job) and not self.late:
+            self._gone.append(job)
+        else:
+            super().submit(job)
+
+    def events(self):
+        while self._gone:
+            yield self.lose(self._gone.pop())
+        for event in super().events():
+            if not self.doomed(event.job):
+                yield event
+            elif isinstance(event, Ended):
+                yield self.lose(event.job)
+
+
+@pytest.mark.parametrize(("losses", "late", "made"), [(2, False, 5), (1, True, 3), (3, False, 5)])
+def test_what_goes_with_a_machine_is_made_again_and_what_is_on_disk_is_not(
+    arguments, tmp_path, monkeypatch, losses, late, made
+):
+    executor = Losing(losses, late)
+    monkeypatch.setattr(run_sweep, "executor", lambda *_: executor)
+    lost = losses == LIVES
+    assert run(arguments(rates="0.5")) == (1 if lost else 0)
+    assert executor.submitted.count("Compress") == made
+    found = sections(tmp_path / "run").values()
+    reasons = [section["reason"] for section in found if section["status"] != "done"]
+    assert reasons == (["its machine went away"] if lost else [])

@@ -56,12 +56,14 @@ def test_a_cut_run_goes_on_with_the_same_numbers(speech, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batches, "draw", cut)
         with pytest.raises(Cut):
-            pretrain(tmp_path / "cut", RECIPE, lambda *_: None)
+            pretrain(tmp_path / "cut", RECIPE, lambda *_: None, ["tensorboard"])
     assert not (tmp_path / "cut").exists()
-    pretrain(tmp_path / "cut", RECIPE, lambda *_: None)
+    pretrain(tmp_path / "cut", RECIPE, lambda *_: None, ["tensorboard"])
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not (tmp_path / "cut.partial").exists()
+    told = {path.parent.name for path in tmp_path.glob("cut.trackers/tensorboard/*/events*")}
+    assert told == {"pretrain, seed 0, round 1", "pretrain, seed 0, round 2"}
 
 
 def test_what_was_saved_predicts_its_own_targets_better_than_chance(speech, tmp_path):

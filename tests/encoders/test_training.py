@@ -118,6 +118,25 @@ def test_only_what_is_trained_is_kept(tmp_path):
     assert "optimizer" not in state
 
 
+def test_checkpoints_that_take_long_are_far_apart(tmp_path, monkeypatch):
+    clock, written, save = [0], [], torch.save
+
+    def slowly(state, path):
+        clock[0] += 2
+        written.append(state["step"])
+        save(state, path)
+
+    monkeypatch.setattr("encoders.training.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(torch, "save", slowly)
+
+    def tick(_: int) -> None:
+        clock[0] += 1
+
+    settings = replace(SETTINGS, steps=24, checkpoint_every=2, checkpoint_apart=4.0)
+    train(Line(), Numbers(), settings, "a", tmp_path, after_step=tick)
+    assert written == [2, 10, 18, 24]  # 8 s after the last one, which took 2 s
+
+
 def test_accumulated_batches_are_one_large_batch(tmp_path):
     class Joined(Numbers):
         def __getitem__(self, index):

@@ -116,15 +116,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         RunFolder(tmp_path / "file").write_run({})
 
 
-def test_a_full_disk_keeps_the_old_file_and_names_the_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_takes_no_more_keeps_the_old_file(tmp_path, monkeypatch, number):
     path = tmp_path / "point.json"
     write_whole(path, b"old")
 
     def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="No space left on device") as error:
+    with pytest.raises(InputError, match=os.strerror(number)) as error:
         write_whole(path, b"new")
     assert str(tmp_path) in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["point.json"]

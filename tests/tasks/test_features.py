@@ -233,3 +233,59 @@ def test_waveforms_go_to_the_device_of_the_encoder(encoder, monkeypatch):
     features = extract(encoder, corpus, [], corpus.items)
     assert went[:2] == [next(encoder.parameters()).device] * 2
     assert features.frames["u0"].device.type == "cpu"
+
+
+class Cramped(Encoder):
+    """Runs out of memory on batches of more than so many utterances, as torch does."""
+
+    def __init__(self, spec, most: int, error: Exception) -> None:
+        super().__init__(spec)
+        self.most, self.error, self.sizes = most, error, []
+
+    def forward(self, waveforms, lengths=None):
+        if len(waveforms) > self.most:
+            raise self.error
+        self.sizes.append(len(waveforms))
+        return super().forward(waveforms, lengths)
+
+
+def no_memory() -> RuntimeError:
+    """torch's own words."""
+    try:
+        torch.empty(2**62, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("the machine has 4 exbibytes")
+
+
+CUDA = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 5.02 GiB is free."
+)
+
+
+@pytest.mark.parametrize("error", [no_memory(), MemoryError(), CUDA], ids=["cpu", "python", "cuda"])
+def test_where_memory_runs_out_smaller_batches_give_the_same(error):
+    torch.manual_seed(0)
+    encoder = Cramped(zoo.tiny(), 7, error).eval()
+    corpus, told = Noise(*range(9000, 9700, 100)), []
+    whole = extract(encoder, corpus, corpus.items[:2], corpus.items[2:])
+    encoder.most, encoder.sizes = 2, []
+    parts = extract(encoder, corpus, corpus.items[:2], corpus.items[2:], Keeping(tell=told.append))
+    assert encoder.sizes == [1, 2, 2, 2], "halves, as often as it takes"
+    assert "did not hold" in told[0]
+    assert parts.counts == whole.counts
+    for item in corpus.items:
+        torch.testing.assert_close(parts.means[item.key], whole.means[item.key])
+    for item in corpus.items[2:]:
+        torch.testing.assert_close(parts.frames[item.key], whole.frames[item.key])
+
+
+def test_an_utterance_that_memory_does_not_hold_alone_is_an_error_and_so_is_any_other():
+    corpus = Noise(9000, 9100)
+    with pytest.raises(torch.OutOfMemoryError):
+        extract(Cramped(zoo.tiny(), 0, CUDA), corpus, corpus.items, [])
+    encoder = Cramped(zoo.tiny(), 1, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        extract(encoder, corpus, corpus.items, [])
+    assert encoder.sizes == []
