@@ -132,6 +132,9 @@ def push(folder: Path, to: str, licence: str | None, private: bool) -> str:
 
 def _prepare(folder: Path, copy: Path, to: str, licence: str | None) -> None:
     """A copy of a folder that may be published, its card brought up to date."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path} is a link or no regular file, which `push` sends nothing of")
     exported = not (folder / store.SPEC).is_file() and card.is_ours(folder / card.FILE)
     if not exported and not verify(folder)[1]:
         raise InputError(f"{folder} is not what was saved; `bench verify {folder}` shows where")

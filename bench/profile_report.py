@@ -12,7 +12,7 @@ _PARTS = {"macs_dense": ("macs", ("buckets", "modules"))}
 
 def as_text(found: Profile) -> str:
     """A line per metric, with its parts where it has any, then what is missing and why."""
-    lines = []
+    lines = _engine(found)
     for name, value in found.values.items():
         metric = found.metrics[name]
         lines.append((name, f"{value:,.6g}", f"{metric.unit:<6} {metric.about}"))
@@ -28,6 +28,14 @@ def compared(first: Profile, second: Profile) -> str:
         difference = f"{100 * (again / value - 1):+.1f} %" if value else "-"
         lines.append((name, f"{value:,.6g}", f"{again:>12,.6g} {difference:>12}"))
     return _aligned([*lines, *_missing(first)])
+
+
+def _engine(found: Profile) -> list[tuple[str, str, str]]:
+    """What ran the model, where that was not torch, and what has to be known of it."""
+    engines = {own.get("runtime", {}).get("engine") for own in found.details.values()} - {None}
+    notes = {own["note"] for own in found.details.values() if "note" in own}
+    lines = [("runtime", f"{engine}; torch for --against, params, macs") for engine in engines]
+    return [(name, "", text) for name, text in [*lines, *(("note", text) for text in notes)]]
 
 
 def _parts(found: Profile, name: str) -> Iterator[tuple[str, float]]:

@@ -10,17 +10,22 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from core.errors import InputError
 from core.metric import Metric
 from core.spec import ModelSpec
+from encoders.files import read_text
 
 FILE = "README.md"
 LIBRARY = "speech-compression-bench"
 
 #: What is under this licence because it comes with this repository.
 _OWN = {"builtin": "apache-2.0"}
+
+_CHECKOUT = f"pip install ./{LIBRARY}  # a checkout of its repository: it is on no index"
 
 _LOAD = """\
 from encoders import load
@@ -77,20 +82,43 @@ def of(model: str, **known: Any) -> Origin:
 def read(path: Path) -> Origin:
     """The origin that a card tells; of other files nothing is known."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = read_text(path)
+    except InputError:
         return Origin()
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     lines = dict(line.partition(": ")[::2] for line in (front[1] if front else "").split("\n"))
     made, licence = _json(lines.get("compression")), lines.get("license", "").strip("\"' ")
-    names = {known.name for known in fields(Origin)}
-    made = {name: made[name] for name in names & set(made)} if isinstance(made, dict) else {}
-    return replace(Origin(**made), licence=licence)
+    told = made if isinstance(made, dict) else {}
+    sound = {own.name: told[own.name] for own in fields(Origin) if _fits(own.name, told)}
+    return replace(Origin(**sound), licence=licence)
+
+
+def _fits(name: str, told: dict[str, Any]) -> bool:
+    """Whether what is told under that name can be of an origin."""
+    value = told.get(name)
+    if name in ("rate", "achieved_rate", "seed"):
+        whole = name == "seed"
+        return isinstance(value, int if whole else int | float) and abs(value) < 1 << 63
+    return isinstance(value, str)
 
 
 def loading(place: str) -> Snippet:
     """How a saved model is loaded from that place, as `encoders.load` takes it."""
-    return Snippet(_LOAD.format(place=place), f"pip install {LIBRARY}")
+    return Snippet(_LOAD.format(place=place), _install())
+
+
+def _install() -> str:
+    """How to get this package, which is on no index: from where it came, or from a checkout."""
+    try:
+        told = metadata.distribution(LIBRARY)
+    except metadata.PackageNotFoundError:
+        return _CHECKOUT
+    source = _json(told.read_text("direct_url.json")) or {}
+    if commit := source.get("vcs_info", {}).get("commit_id"):
+        return f"pip install '{LIBRARY} @ git+{source['url']}@{commit}'"
+    urls = dict(entry.split(", ", 1) for entry in told.metadata.get_all("Project-URL") or ())
+    place = urls.get("Repository")
+    return f"pip install '{LIBRARY} @ git+{place}'" if place else _CHECKOUT
 
 
 def licensed(text: str, licence: str) -> str:
@@ -103,8 +131,8 @@ def licensed(text: str, licence: str) -> str:
 def is_ours(path: Path) -> bool:
     """Whether that file is a card that was written here."""
     try:
-        return f'\nlibrary_name: "{LIBRARY}"\n' in path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return f'\nlibrary_name: "{LIBRARY}"\n' in read_text(path)
+    except InputError:
         return False
 
 
@@ -216,5 +244,5 @@ def _table(title: str, rows: Sequence[tuple[Any, ...]]) -> str:
 def _json(text: str | None) -> Any:
     try:
         return json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

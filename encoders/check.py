@@ -7,6 +7,7 @@ some of its values. A wrong weight anywhere changes the values of all states beh
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def take(encoder: Encoder) -> dict[str, Any]:
     return {"states": states}
 
 
-def differences(encoder: Encoder, kept: Any) -> list[float]:
+def differences(encoder: Callable[[Tensor], Hidden], kept: Any) -> list[float]:
     """How far each state is from the numbers kept: root mean square of the difference over level.
 
     Raises:
@@ -50,16 +51,16 @@ def differences(encoder: Encoder, kept: Any) -> list[float]:
     try:
         pairs = list(zip(states, kept["states"], strict=True))
         return [_difference(_read(state), other) for state, other in pairs]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"the numbers kept are not those of {len(states)} hidden states; save the model again"
         ) from error
 
 
-def _states(encoder: Encoder) -> list[Tensor]:
+def _states(encoder: Callable[[Tensor], Hidden]) -> list[Tensor]:
     noise = torch.randn(1, SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        hidden: Hidden = encoder(0.1 * noise)
+        hidden = encoder(0.1 * noise)
     return [state.double().flatten() for state in hidden.states]
 
 

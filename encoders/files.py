@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 #: No description of a model is longer, in bytes; a larger one is not read.
@@ -30,15 +31,46 @@ def read_json(path: Path) -> Any:
         InputError: the file cannot be read, is absurdly long or not JSON.
     """
     try:
-        if _size(path) > LONGEST:
-            raise InputError(f"{path} is longer than {LONGEST} bytes; expected a few thousand")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not JSON: {one_line(error)}") from error
+
+
+def read_text(path: Path) -> str:
+    """A description of a model.
+
+    Raises:
+        InputError: the file cannot be read, is absurdly long or not UTF-8.
+    """
+    try:
+        _refuse_long(path)
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: {one_line(error)}") from error
+
+
+def read_numpy(path: Path) -> np.ndarray:
+    """The array of a small .npy file.
+
+    Raises:
+        InputError: the file cannot be read, or is no array of numbers.
+    """
+    import numpy as np
+
+    try:
+        _refuse_long(path)
+        array = np.load(path, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # what a hostile header makes the reader raise is anybody's guess
+        raise InputError(f"{path} is truncated or no .npy file ({one_line(error)})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} holds more than one array; expected a .npy file")
+    return array
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -89,6 +121,11 @@ def _size(path: Path) -> int:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is no regular file")
     return path.stat().st_size
+
+
+def _refuse_long(path: Path) -> None:
+    if _size(path) > LONGEST:
+        raise InputError(f"{path} is longer than {LONGEST} bytes; expected a few thousand")
 
 
 def _check_archive(path: Path) -> None:

@@ -103,7 +103,7 @@ class Attention(nn.Module):
             queries, keys, values = self.q(x) * self.scale, self.k(x), self.v(x)
             return self.out(kernels.attend(queries, keys, values, widths, add))
         mask = self._mask(x, bias, padding)
-        if fast and light and self.surplus and self._is_plain():
+        if light and self.surplus and self._is_plain():
             return self._evenly(x, mask)
         width = self.widest if fast else 0
         queries, keys = (split_heads(own(x), self.qk, width) for own in (self.q, self.k))

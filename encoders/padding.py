@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor
 
-_EXPORTING = ContextVar("exporting", default=False)
+from encoders.exporting import exporting
 
 
 def full_lengths(batch: Tensor) -> Tensor:
@@ -27,18 +23,3 @@ def padding(lengths: Tensor | None, time: int) -> Tensor | None:
     if lengths is None or (not exporting() and bool((lengths >= time).all())):
         return None
     return behind(lengths, time)
-
-
-def exporting() -> bool:
-    """Whether an exporter follows, which knows sizes but no numbers."""
-    return _EXPORTING.get()
-
-
-@contextmanager
-def export() -> Iterator[None]:
-    """For a while encoders decide nothing by numbers, but for the same states by sizes alone."""
-    token = _EXPORTING.set(True)
-    try:
-        yield
-    finally:
-        _EXPORTING.reset(token)

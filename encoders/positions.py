@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from core.errors import InputError
 from core.spec import ModelSpec
+from encoders.exporting import exporting
 from encoders.linear import Convolution
 
 
@@ -187,7 +188,7 @@ def _distances(time: int, device: torch.device) -> Tensor:
 def _spread(by_distance: Tensor) -> Tensor:
     """(heads, 2 time - 1) by distance -> (heads, time, time) by query and key."""
     time = (by_distance.shape[1] + 1) // 2
-    if torch.compiler.is_exporting():  # to which the size of a window is a constant
+    if exporting():  # to an exporter the size of a window is a constant
         places = torch.arange(time, device=by_distance.device)
         return by_distance[:, places[None] - places[:, None] + time - 1]
     return by_distance.unfold(1, time, 1).flip(1)

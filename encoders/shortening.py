@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from core.spec import TIE, ModelSpec, Shortening
-from encoders.padding import behind, exporting
+from encoders.exporting import exporting
+from encoders.padding import behind
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -18,6 +18,9 @@ from core.runtime import Runtime
 from encoders.model import Encoder
 from encoders.store import save
 from encoders.workload import Workload
+
+if TYPE_CHECKING:
+    from profilers._session import Session
 
 #: Why a speed-up is missing.
 NO_REFERENCE = "no reference was timed in the same run"
@@ -29,19 +32,35 @@ class Setting:
 
     workload: the audio that is encoded. reference: the dense encoder that speed-ups are relative
     to. folder: where the encoder lies on disk, if it does. runtime: how the encoder is run.
-    repeats, min_seconds: a timing takes at least that many passes and at least that long.
+    exported: a folder for the graph that another engine than torch runs. repeats, min_seconds: a
+    timing takes at least that many passes and at least that long.
     """
 
     workload: Workload
     reference: Encoder | None = None
     folder: Path | None = None
     runtime: Runtime = field(default_factory=Runtime)
+    exported: Path | None = None
     repeats: int = 5
     min_seconds: float = 0.5
 
-    def models(self, encoder: Encoder) -> list[Encoder]:
-        """What is timed in turns: the encoder, and the reference where there is one."""
-        return [encoder] if self.reference is None else [encoder, self.reference]
+    def models(self, encoder: Encoder) -> list[Encoder | Session]:
+        """What is timed in turns: the subject, and the reference where there is one, in torch."""
+        subject = self.subject(encoder)
+        return [subject] if self.reference is None else [subject, self.reference]
+
+    def subject(self, encoder: Encoder) -> Encoder | Session:
+        """What is run: the encoder, or the session that the runtime asks for.
+
+        Raises:
+            Unsupported: the encoder does not exist in that engine.
+        """
+        if self.runtime.engine == "torch":
+            return encoder
+        from profilers._session import open_session
+
+        assert self.exported is not None
+        return open_session(encoder, self.exported, self.runtime.threads)
 
 
 class Unavailable(Exception):

@@ -55,8 +55,11 @@ def limit(encoder: Encoder, workload: Workload, runtime: Runtime) -> Limit:
     their size.
 
     Raises:
-        Unavailable: the weights are integers, whose products have a rate of their own.
+        Unavailable: the weights are integers, whose products have a rate of their own, or another
+            engine than torch has its own products.
     """
+    if runtime.engine != "torch":
+        raise Unavailable(f"the rate of products is probed in torch, not in {runtime.engine}")
     if any(layer.numeric != "float" for layer in encoder.spec.layers):
         raise Unavailable("integer products have a rate of their own, which is not probed")
     size = weights_bytes(cast(encoder, runtime.dtype))

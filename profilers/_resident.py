@@ -1,7 +1,8 @@
 """Measures the memory of one forward pass, in a process of its own: `python -m` runs it.
 
-Arguments: folder of the model, samples of the waveform, the runtime as JSON. Prints one JSON
-object: bytes by metric name, `unavailable` (metric -> reason), and the counter that was read.
+Arguments: folder of the model (of its graph, for another engine than torch), samples of the
+waveform, the runtime as JSON. Prints one JSON object: bytes by metric name, `unavailable` (metric
+-> reason), and the counter that was read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from core.spec import SAMPLE_RATE
 from encoders.model import Encoder
 from encoders.store import load
 from profilers._running import running
+from profilers._session import Session
 
 PEAK, ACTIVATIONS = "peak_bytes", "activation_bytes"
 
@@ -54,7 +56,7 @@ def _on_cpu(folder: str, waveform: Tensor, runtime: Runtime) -> dict[str, Any]:
     _run(folder, waveform[:, :SAMPLE_RATE], runtime)  # modules and libraries stay
     try:
         empty = _reset_peak()
-        with running([_load(folder)], runtime) as (forward,):
+        with running([_load(folder, runtime)], runtime) as (forward,):
             loaded = _reset_peak()
             forward(waveform)
             peak = _status("VmHWM")
@@ -70,12 +72,14 @@ def _on_cpu(folder: str, waveform: Tensor, runtime: Runtime) -> dict[str, Any]:
 
 
 def _run(folder: str, waveform: Tensor, runtime: Runtime) -> None:
-    with running([_load(folder)], runtime) as (forward,):
+    with running([_load(folder, runtime)], runtime) as (forward,):
         forward(waveform)
 
 
-def _load(folder: str) -> Encoder:
-    """The encoder with all its weights resident: pages of its file are read only when touched."""
+def _load(folder: str, runtime: Runtime) -> Encoder | Session:
+    """The model with all its weights resident: pages of its file are read only when touched."""
+    if runtime.engine != "torch":
+        return Session(Path(folder), runtime.threads)
     encoder = load(folder)
     for tensor in chain(encoder.parameters(), encoder.buffers()):
         tensor.sum()

@@ -16,6 +16,7 @@ from core.runtime import Runtime
 from core.spec import SAMPLE_RATE
 from encoders.model import Encoder, Hidden, from_state
 from profilers._base import evaluating, pinned
+from profilers._session import Session, check_installed
 from profilers._ways import depends_on_content
 
 #: waveforms (batch, samples), lengths (batch,) or None -> hidden states.
@@ -30,23 +31,25 @@ KERNELS = {
 
 
 @contextmanager
-def running(encoders: Sequence[Encoder], runtime: Runtime) -> Iterator[list[Forward]]:
-    """A function per encoder that runs it without gradients; afterwards all is as it was.
+def running(models: Sequence[Encoder | Session], runtime: Runtime) -> Iterator[list[Forward]]:
+    """A function per model that runs it without gradients; afterwards all is as it was.
 
     Raises:
         InputError: there is no such device here.
         Unsupported: an encoder does not exist in that way.
     """
     with running_as(runtime), ExitStack() as stack:
-        yield [_forward(stack, encoder, runtime) for encoder in encoders]
+        yield [_forward(stack, model, runtime) for model in models]
 
 
 def check(runtime: Runtime) -> None:
-    """Refuse a device that is not here.
+    """Refuse a device or an engine that is not here.
 
     Raises:
-        InputError: there is none, or fewer of them.
+        InputError: there is none, or fewer devices.
     """
+    if runtime.engine == "onnxruntime":
+        check_installed()
     if not runtime.cuda:
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -62,8 +65,10 @@ def named(runtime: Runtime) -> str:
     return torch.cuda.get_device_name(runtime.device) if runtime.cuda else runtime.device
 
 
-def _forward(stack: ExitStack, encoder: Encoder, runtime: Runtime) -> Forward:
-    ready = stack.enter_context(evaluating(cast(encoder, runtime.dtype), runtime.device))
+def _forward(stack: ExitStack, model: Encoder | Session, runtime: Runtime) -> Forward:
+    if isinstance(model, Session):
+        return model
+    ready = stack.enter_context(evaluating(cast(model, runtime.dtype), runtime.device))
     if runtime.compile:
         return torch.compile(ready, dynamic=True)
     return _Graphed(ready) if runtime.cuda_graphs else ready

@@ -19,9 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.runtime import Runtime
 from core.spec import SAMPLE_RATE
+from encoders.exports._graph import note
 from encoders.model import Encoder
 from encoders.workload import Workload
 from profilers._running import Forward, named, running
+from profilers._session import Session
 
 RESAMPLINGS = 2000
 
@@ -52,7 +54,7 @@ def choose(workload: Workload) -> list[int]:
 
 
 def time_all(
-    models: Sequence[Encoder],
+    models: Sequence[Encoder | Session],
     inputs: Sequence[Input],
     runtime: Runtime,
     repeats: int,
@@ -151,14 +153,18 @@ class Loaded(Sequence[Input]):
 
 def conditions(encoder: Encoder, runtime: Runtime) -> dict[str, Any]:
     """What has to be known beside a time."""
-    return {
+    told: dict[str, Any] = {
         "runtime": runtime.columns(),
         "device": named(runtime),
         "threads": runtime.threads,
         "dtype": runtime.dtype or encoder.spec.dtype,
-        "attention_kernels": attention_kernels(encoder, runtime),
         "torch": torch.__version__,
     }
+    if runtime.engine == "torch":
+        told["attention_kernels"] = attention_kernels(encoder, runtime)
+    elif known := note(encoder.spec):
+        told["note"] = known
+    return told
 
 
 def attention_kernels(encoder: Encoder, runtime: Runtime) -> list[str]:

@@ -55,7 +55,7 @@ class Energy(Profiler):
         )
         inputs = [loaded[place] for place in range(len(loaded))]
         rested, rest = _spent(counter, lambda: time.sleep(IDLE_SECONDS))
-        with running([encoder], runtime) as (forward,), watched(runtime) as seen:
+        with running([setting.subject(encoder)], runtime) as (forward,), watched(runtime) as seen:
             _encode(forward, inputs, runtime)
             passes: list[int] = []
             joules, seconds = _spent(

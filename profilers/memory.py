@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +35,7 @@ class Memory(Profiler):
 
     def measure(self, encoder: Encoder, setting: Setting) -> Measurement:
         samples = max(setting.workload.lengths)
-        with stored(encoder, setting.folder) as folder:
+        with _to_load(encoder, setting) as folder:
             report = in_own_process(folder, samples, setting.runtime)
         values = {
             metric.name: float(report.pop(metric.name))
@@ -45,13 +48,25 @@ class Memory(Profiler):
         return Measurement(values, {**details, **report})
 
 
+@contextmanager
+def _to_load(encoder: Encoder, setting: Setting) -> Iterator[Path]:
+    """The folder that a process of its own loads: the encoder's, or that of its graph."""
+    if setting.runtime.engine != "torch":
+        setting.subject(encoder)
+        assert setting.exported is not None
+        yield setting.exported
+        return
+    with stored(encoder, setting.folder) as folder:
+        yield folder
+
+
 def in_own_process(folder: Path, samples: int, runtime: Runtime) -> dict[str, Any]:
     """What `_resident` reports.
 
     Raises:
         RuntimeError: the process failed; the message ends with its last line.
     """
-    arguments = [str(folder), str(samples), json.dumps(runtime.columns())]
+    arguments = [str(folder), str(samples), json.dumps(asdict(runtime))]
     command = [sys.executable, "-m", "profilers._resident", *arguments]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:

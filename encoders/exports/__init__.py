@@ -1,8 +1,9 @@
 """Encoders for elsewhere. What is exported runs without this package.
 
 A file here is a target and its name, with hyphens, what `--to` takes. It has `write(encoder,
-folder)`, which fills a folder and says how what lies in it is run. Files that begin with an
-underscore are shared parts. Loads no torch by itself.
+folder)`, which fills a folder and says how what lies in it is run, and NEEDS where writing needs
+more than this package does. Files that begin with an underscore are shared parts. Loads no torch by
+itself.
 """
 
 from __future__ import annotations
@@ -52,6 +53,6 @@ def write(encoder: Encoder, target: str, folder: Path) -> Usage:
     except ImportError as error:
         raise InputError(
             f"--to {target} needs a library that is missing ({error}); install it with "
-            f"{module.INSTALL}"
+            f"{getattr(module, 'NEEDS', module.INSTALL)}"
         ) from error
     return usage

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "core/errors.py",
     "core/spec.py",
+    "encoders/exporting.py",
     "encoders/padding.py",
     "encoders/linear.py",
     "encoders/quantized.py",

@@ -16,9 +16,9 @@ from torch.nn.utils import parametrize
 
 from core.errors import Unsupported
 from core.spec import ModelSpec
+from encoders.exporting import export
 from encoders.exports._integers import multiply
 from encoders.model import Encoder, from_state
-from encoders.padding import export
 from encoders.quantized import Quantized
 
 #: What is followed: a batch, as one utterance alone would make the batch a constant, of an odd

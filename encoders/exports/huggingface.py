@@ -12,7 +12,7 @@ from encoders.exports._bundle import bundle
 from encoders.exports._usage import Usage
 from encoders.model import Encoder
 
-INSTALL = "pip install transformers"
+INSTALL, NEEDS = "pip install transformers", "pip install '.[importers]'"
 CODE, MODEL = "modeling_compressed.py", "encoders/exports/_transformers_model.py"
 
 LOAD_CODE = """\

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from encoders.exports._graph import follow, note, prepare
 from encoders.exports._usage import Usage
 from encoders.model import Encoder
 
-INSTALL = "pip install onnxruntime"
+INSTALL, NEEDS = "pip install onnxruntime", "pip install '.[onnx]'"
 FILE = "model.onnx"
 
 LOAD = f"""\
@@ -36,8 +39,7 @@ def write(encoder: Encoder, folder: Path) -> Usage:
         return onnxscript.opset18.MatMulInteger(a, b)
 
     program = follow(prepare(encoder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silence():
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -50,3 +52,17 @@ def write(encoder: Encoder, folder: Path) -> Usage:
     assert made is not None
     made.save(folder / FILE)
     return Usage(LOAD, CALL, INSTALL, note=note(encoder.spec))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without what torch's exporter says of its own workings, and of a missing torchvision."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

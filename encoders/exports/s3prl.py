@@ -42,8 +42,10 @@ with torch.no_grad():
 frames = numpy.array([expert.encoder.spec.frames(int(length)) for length in lengths])"""
 
 NOTE = (
-    "in a process of s3prl: setattr(s3prl.hub, NAME, UpstreamExpert), then its own main() with "
-    f"-u NAME -k {WEIGHTS}"
+    "in a process of s3prl, setattr(s3prl.hub, NAME, UpstreamExpert); then "
+    f'S3PRLUpstream(NAME, "{WEIGHTS}"), or main() of s3prl.run_downstream with -u NAME -k '
+    f"{WEIGHTS}. s3prl 0.4.18 imports torchaudio.sox_effects and calls "
+    "torchaudio.set_audio_backend, which torchaudio 2.9 and later do not have: put empty ones there"
 )
 
 

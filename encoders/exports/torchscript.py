@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from encoders.exporting import export
 from encoders.exports._graph import example, note, prepare
 from encoders.exports._usage import Usage
 from encoders.model import Encoder
-from encoders.padding import export
 
 INSTALL = "pip install torch"
 FILE = "model.ts"

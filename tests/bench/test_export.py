@@ -195,6 +195,14 @@ def test_bad_input_is_one_sentence(
     assert not hub.sent
 
 
+def test_push_sends_no_file_of_elsewhere(compressed: Path, hub: type[Hub], capsys: Any) -> None:
+    (compressed.parent / "secret").write_text("mine")
+    (compressed / "notes.txt").symlink_to(compressed.parent / "secret")
+    assert run(["push", str(compressed), "hf:me/small"]) == 2
+    assert "notes.txt is a link" in capsys.readouterr().err
+    assert not hub.sent
+
+
 def test_push_sends_no_model_that_was_changed(
     compressed: Path, hub: type[Hub], capsys: Any
 ) -> None:

@@ -42,6 +42,27 @@ def test_verify_shows_both_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(row.startswith("params") for row in rows)
 
 
+@pytest.mark.slow
+def test_another_runtime_is_named_and_leaves_the_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    line = "profile random:tiny --profilers macs,latency --workload seconds:0.5 --repeats 2"
+    assert run([*line.split(), "--runtime", "onnxruntime", "--against", "random:tiny"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["runtime", "onnxruntime"]
+    assert {"macs_dense", "latency_s_p50", "speedup"} <= {row.split()[0] for row in rows}
+
+
+def test_a_runtime_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, says in (("onnx", "did you mean 'onnxruntime'"), ("onnxruntime --compile", "own")):
+        assert run(["profile", "random:tiny", "--runtime", *options.split()]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert says in error
+
+
 def test_differences_are_relative_to_the_first_run() -> None:
     metric = Metric("a", "s", "lower", "")
     first = Profile({"a": 2.0, "b": 0.0}, {"a": metric, "b": metric})

@@ -58,7 +58,9 @@ def test_a_numeric_type_of_less_digits_may_differ_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [None, [], {}, {"states": []}, {"states": [{"level": "x"}] * 3},
-                                  {"states": [{"level": 1, "values": []}] * 3}])  # fmt: skip
+                                  {"states": [{"level": 1, "values": []}] * 3},
+                                  {"states": [{"level": 10**400, "values": [0] * 16}] * 3},
+                                  ])  # fmt: skip
 def test_numbers_that_are_none_are_refused(folder: Path, kept: object) -> None:
     (folder / store.CHECK).write_text(json.dumps(kept))
     with pytest.raises(InputError, match="save the model again"):

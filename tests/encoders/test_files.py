@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ import encoders
 from core.errors import InputError
 from core.spec import MOST, MOST_LAYERS
 from encoders import build, store, zoo
-from encoders.files import read_json, read_safetensors, read_torch
+from encoders.files import read_json, read_numpy, read_safetensors, read_torch
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -145,7 +146,7 @@ def _pipe(file: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_loop, _nowhere, _endless, _pipe, Path.mkdir])
-@pytest.mark.parametrize("read", [read_json, read_safetensors, read_torch])
+@pytest.mark.parametrize("read", [read_json, read_numpy, read_safetensors, read_torch])
 def test_what_is_no_regular_file(
     read: Callable[[Path], Any], make: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -183,6 +184,16 @@ def test_a_long_description_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(1 << 40)
     assert "is longer than" in _refusal(lambda: read_json(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000000,)", "(2, 10)", "(" * 500, "(-1,)"])
+def test_an_array_that_its_header_does_not_fit(shape: str, tmp_path: Path) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(40)
+    (tmp_path / "a.npy").write_bytes(content)
+    assert "no .npy file" in _refusal(lambda: read_numpy(tmp_path / "a.npy"))
+    np.savez(tmp_path / "b", a=np.zeros(3))
+    assert "more than one array" in _refusal(lambda: read_numpy(tmp_path / "b.npz"))
 
 
 TINY = zoo.tiny().to_json()
