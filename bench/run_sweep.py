@@ -196,8 +196,8 @@ def execute(
         InputError: data cannot be read, or the folder cannot be written.
         KeyboardInterrupt: the user has had enough; all that was finished is in the folder.
     """
-    slurm.refuse_submitted(folder)
     plan = _plan(request, folder)
+    slurm.refuse_submitted(folder)
     sweep = Sweep(plan, executor, retry_failed)
     for line in _remarks(request):
         print(f"note: {line}")

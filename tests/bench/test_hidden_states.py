@@ -63,7 +63,7 @@ def evaluate(tmp_path, small_model, small_data, spoken, monkeypatch):
         calls.clear()  # a model is run once when it is saved
         said: list[object] = []
         Evaluate(
-            folder.path, {}, (point,), {(point.key, f"task.{task}"): task for task in tasks},
+            folder.path, (point,), {(point.key, f"task.{task}"): task for task in tasks},
             source=Source(str(small_data)), task_source=Source(str(spoken)),
             runtime=Runtime(**runtime), cache=cache,
         ).run(said.append)  # fmt: skip
