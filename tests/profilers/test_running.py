@@ -40,6 +40,7 @@ def test_every_runtime_gives_the_same_states(runtime: Runtime) -> None:
     assert encoder.training
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile speaks of its own workings
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_is_the_same_model() -> None:

@@ -13,14 +13,13 @@ from reports import _drawing
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
     """One that every figure can be drawn of."""
     rows = ("row-pruning[steps=9]", "row-pruning[steps=9,seed=1]")
-    run = make(
-        tmp_path / "run", methods=("head-pruning", "low-rank", "ofa-sequence", *rows),
-        rates=(0.1, 0.5, 0.9),
-    )  # fmt: skip
+    methods = ("head-pruning", "low-rank", "ofa-sequence", *rows)
+    folder = tmp_path_factory.mktemp("one") / "run"
+    run = make(folder, methods=methods, rates=(0.1, 0.5, 0.9))
     time_in_turns(run)
     shape(run)
     lengthen(run)
@@ -56,18 +55,28 @@ def test_figures_and_options_that_are_not_there():
     assert reports.options("masks") == []
 
 
-@pytest.mark.parametrize("name", reports.names())
-def test_figures_drawn_again_are_the_same_bytes(name, run, tmp_path):
-    formats = ("png", "pdf", "svg")
-    first = reports.draw(reports.figure(name), [run.path], tmp_path / "a", formats)
+FORMATS = ("png", "pdf", "svg")
+
+
+@pytest.fixture(scope="module")
+def again(run, tmp_path_factory) -> Path:
+    """Every figure as another process draws it."""
+    folder = tmp_path_factory.mktemp("again")
     code = (
-        f"import reports, sys; reports.draw(reports.figure({name!r}), [{str(run.path)!r}], "
-        f"{str(tmp_path / 'b')!r}, {formats!r}); assert 'torch' not in sys.modules"
+        f"import reports, sys; [reports.draw(reports.figure(name), [{str(run.path)!r}], "
+        f"{str(folder)!r} + '/' + name, {FORMATS!r}) for name in reports.names()]; "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    return folder
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_figures_drawn_again_are_the_same_bytes(name, run, again, tmp_path):
+    first = reports.draw(reports.figure(name), [run.path], tmp_path / name, FORMATS)
     assert [path.suffix for path in first] == [".png", ".pdf", ".svg", ".csv"]
     for path in first:
-        assert path.read_bytes() == (tmp_path / path.name.replace("a", "b", 1)).read_bytes()
+        assert path.read_bytes() == (again / path.name).read_bytes()
         assert b"CreationDate" not in path.read_bytes()
 
 

@@ -79,6 +79,7 @@ def test_jobs_speak_die_and_refuse_as_they_do_on_one_machine(address):
             list(executor.events())
 
 
+@pytest.mark.slow
 def test_a_sweep_on_ray_leaves_the_records_of_a_local_one(address, arguments, tmp_path):
     where = [tmp_path / "local", tmp_path / "ray"]
     for folder, options in zip(where, ({}, {"executor": "ray", "address": address}), strict=True):
