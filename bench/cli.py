@@ -56,6 +56,12 @@ def _refuse(sentence: str) -> int:
     return BAD_INPUT
 
 
+def _interrupted() -> int:
+    print("\ninterrupted, all that was finished is kept: run the same command to go on",
+          file=sys.stderr)  # fmt: skip
+    return INTERRUPTED
+
+
 def _complete(kind: str) -> Callable[[str], list[str]]:
     """Completes the last name of a comma list."""
 
@@ -292,9 +298,7 @@ def sweep(
     try:
         return FAILED if run_sweep.execute(request, folder, where, retry_failed) else 0
     except KeyboardInterrupt:
-        print("\ninterrupted, all that was finished is kept: run the same command to go on",
-              file=sys.stderr)  # fmt: skip
-        return INTERRUPTED
+        return _interrupted()
 
 
 @app.command()
@@ -518,9 +522,7 @@ def finetune(
     try:
         return FAILED if tuning.execute(wanted, workers, retry_failed) else 0
     except KeyboardInterrupt:
-        print("\ninterrupted, all that was finished is kept: run the same command to go on",
-              file=sys.stderr)  # fmt: skip
-        return INTERRUPTED
+        return _interrupted()
 
 
 @app.command()
@@ -876,8 +878,7 @@ def superb_(
             print(official.as_line(section), flush=True)
             failed += section.status != "done"
     except KeyboardInterrupt:
-        print("\ninterrupted: run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     return FAILED if failed else 0
 
 
