@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from core import plugins
@@ -52,9 +53,10 @@ def test_expressions_of_the_methods_guide_can_be_read():
         assert Method.parse(expression)
 
 
-def test_code_of_the_publishing_guide_runs():
-    guide = (DOCS / "publish.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert len(blocks) == 2
+@pytest.mark.parametrize(("guide", "count"), [("docs/publish.md", 2), ("README.md", 1)])
+def test_code_for_users_of_the_library_runs(guide, count):
+    text = (DOCS.parent / guide).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == count
     for block in blocks:
-        exec(compile(block, "publish.md", "exec"), {})
+        exec(compile(block, guide, "exec"), {})
