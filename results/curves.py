@@ -48,13 +48,12 @@ def over_seeds(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
 
     plain = DataFrame(frame)  # pandas would copy all that `attrs` holds for every group
     plain.attrs = {}
-    groups = plain.groupby(["run", "model", "method", "rate"], sort=False)
-    names = [part for name in columns for part in (name, f"{name}_low", f"{name}_high")]
-    rows = [
-        {"run": run, "model": model, "method": method, "rate": rate, **_point(group, columns)}
-        for (run, model, method, rate), group in groups
-    ]
-    return DataFrame(rows, columns=["run", "model", "method", "rate", "seeds", *names, "keys"])
+    numbers: dict[str, Any] = {}
+    for name, column in columns.items():
+        numbers |= {name: (column, "mean"), f"{name}_low": (column, "min")}
+        numbers |= {f"{name}_high": (column, "max")}
+    groups = plain.groupby(["run", "model", "method", "rate"], sort=False, as_index=False)
+    return groups.agg(seeds=("seed", "nunique"), **numbers, keys=("key", " ".join))
 
 
 def column_of(frame: DataFrame, name: str) -> str:
@@ -146,14 +145,6 @@ def check_comparable(frame: DataFrame, column: str) -> None:
         raise InputError(
             f"{column} is {' and '.join(map(repr, kinds))}, which no axis should mix; {mend}"
         )
-
-
-def _point(group: DataFrame, columns: Mapping[str, str]) -> dict[str, Any]:
-    cells: dict[str, Any] = {"seeds": group["seed"].nunique(), "keys": " ".join(group["key"])}
-    for name, column in columns.items():
-        values = group[column]
-        cells |= {name: values.mean(), f"{name}_low": values.min(), f"{name}_high": values.max()}
-    return cells
 
 
 def _signed(frame: DataFrame, values: Any, column: str, sign: int) -> Any:
