@@ -27,7 +27,7 @@ from encoders.roles import linear
 from encoders.workload import Workload
 from profilers._ways import ways_of
 
-RATES = (0.1, 0.3, 0.5, 0.9)
+RATES = (0.1, 0.5, 0.9)
 SAMPLES = 4_000
 
 _MEL = ModelSpec(
