@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
-from bench.plan import Plan
+from bench.plan import Plan, exclusive
 from bench.progress import in_words
 from core.point import REFERENCES
 from encoders import store
@@ -87,7 +87,7 @@ def _told(plan: Plan, known: Measured, workers: int) -> str:
         weighs = known.get((_DISK, method)) or known.get((_DISK, ""))
         if took is None:
             unknown.add(name)
-        elif plan.exclusive(name):
+        elif exclusive(name):
             alone += fmean(took)
         else:
             shared += fmean(took)

@@ -20,8 +20,8 @@ from uuid import uuid4
 
 from bench.collect import report
 from bench.outputs import check_folder
+from bench.plan import exclusive
 from bench.run_sweep import IDENTITY
-from bench.status import exclusive
 from bench.sweep import alone
 from core.errors import InputError
 from core.point import Point

@@ -15,7 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from bench.executors.local import Local
-from bench.plan import Plan, Request
+from bench.plan import Plan, Request, exclusive
 from bench.sweep import Sweep
 from core.point import Point, digest
 
@@ -63,9 +63,9 @@ class Piece:
 def cut(plan: Plan, workers: int | None, retry_failed: bool) -> list[Piece]:
     """The pieces that lack something, the timings last."""
     request, todo = plan.request, plan.todo(retry_failed)
-    alone = tuple(n for n in request.profilers if plan.exclusive(f"profile.{n}"))
+    alone = tuple(n for n in request.profilers if exclusive(f"profile.{n}"))
     shared = tuple(name for name in request.profilers if name not in alone)
-    lacking = {key for key, name in todo if not plan.exclusive(name)}
+    lacking = {key for key, name in todo if not exclusive(name)}
     folder = plan.run.path.resolve()
     pieces = [
         Piece(_name(track[0]), replace(request, profilers=shared), folder, keys,
@@ -73,7 +73,7 @@ def cut(plan: Plan, workers: int | None, retry_failed: bool) -> list[Piece]:
         for track in request.tracks()
         if (keys := frozenset(point.key for point in track) & lacking)
     ]  # fmt: skip
-    if any(plan.exclusive(name) for _, name in todo):
+    if any(exclusive(name) for _, name in todo):
         timed = replace(request, profilers=alone, tasks=())
         keys = frozenset(point.key for track in timed.tracks() for point in track)
         pieces.append(Piece(TIMING, timed, folder, keys, 1, retry_failed))

@@ -144,7 +144,7 @@ class Plan:
         wanted = {"missing", "stale"} | ({"failed", "unsupported"} if retry_failed else set())
         pairs = [pair for pair in self.pairs() if self.state(*pair) in wanted]
         needed = {key for key, _ in pairs}
-        needed |= {self.dense(self.records[k].point) for k, name in pairs if self.exclusive(name)}
+        needed |= {self.dense(self.records[k].point) for k, name in pairs if exclusive(name)}
         gone = [(key, "compress") for key in self.records if key in needed and self._lacks(key)]
         return list(dict.fromkeys([*gone, *pairs]))
 
@@ -176,7 +176,7 @@ class Plan:
             how = [*numerics(self.request.runtime), self.request.cache.dtype]
             return digest([weights, name, source, self.request.task_fingerprint, point.seed, how])
         card = plugins.card("profiler", plugin)
-        compared = self.weights(self.dense(point)) if self.exclusive(name) else None
+        compared = self.weights(self.dense(point)) if exclusive(name) else None
         data, columns = self.request.data_fingerprint, self.request.columns
         return digest([weights, name, card.source_hash, data, compared, columns])
 
@@ -199,13 +199,6 @@ class Plan:
         from compressors._chain import create
 
         return create(Method.parse(method).steps[0]).supports(store.read_spec(self.request.model))
-
-    def exclusive(self, name: str) -> bool:
-        """Whether that section needs the machine to itself."""
-        kind, _, plugin = name.partition(".")
-        return kind == "profile" and bool(
-            plugins.card("profiler", plugin).constants.get("exclusive")
-        )
 
     def _recipe(self, point: Point) -> str:
         """What the making of the point's model depends on."""
@@ -233,3 +226,10 @@ class Plan:
         sources = [plugins.card("method", step.name).source_hash for step in method.steps]
         data = self.request.data_fingerprint if method.uses_data else None
         return digest([self.request.model_fingerprint, point.method, sources, point.seed, data])
+
+
+def exclusive(name: str) -> bool:
+    """Whether that section needs the machine to itself; no where its profiler is gone."""
+    kind, _, plugin = name.partition(".")
+    known = kind == "profile" and plugin in plugins.names("profiler")
+    return known and bool(plugins.card("profiler", plugin).constants.get("exclusive"))

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from bench.executors import slurm
 from bench.heartbeat import Sign, signs, since
+from bench.plan import exclusive
 from bench.progress import TimeLeft, in_words
-from core import plugins
+from bench.wanted import Pair
 from core.errors import InputError
 from core.point import RANDOM, REFERENCES, Point
 from results.store import RunFolder
@@ -33,8 +34,6 @@ TIMED = 100
 NAMED = 3
 
 STATES = ("done", "running", "missing", "failed", "unsupported")
-
-Pair = tuple[str, str]  # (point key, section name)
 
 
 @dataclass
@@ -172,13 +171,6 @@ def _count(
             found.failed[glance.reason].append((key, name))
         if glance.status == "done" and glance.seconds is not None:
             found.seconds[name].append(glance.seconds)
-
-
-def exclusive(name: str) -> bool:
-    """Whether that section needs the machine to itself; no where its profiler is gone."""
-    kind, _, plugin = name.partition(".")
-    known = kind == "profile" and plugin in plugins.names("profiler")
-    return known and bool(plugins.card("profiler", plugin).constants.get("exclusive"))
 
 
 def as_text(found: Status) -> str:

@@ -16,7 +16,7 @@ from bench import logs
 from bench.executors._base import Ended, Executor, Said
 from bench.heartbeat import Heartbeat
 from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time, Told, Trained
-from bench.plan import Plan
+from bench.plan import Plan, exclusive
 from bench.progress import Progress, TimeLeft, in_words
 from bench.wanted import Pair, Wanted
 from core.errors import InputError
@@ -73,7 +73,7 @@ class Sweep:
         """
         with alone(self.plan.run, self.piece):
             workers = self.executor.workers
-            self._time_left = TimeLeft(workers, self.plan.exclusive)
+            self._time_left = TimeLeft(workers, exclusive)
             with (
                 Heartbeat(self.plan.run, workers, self.left, self.piece) as self._heartbeat,
                 Progress(self.left, self._time_left) as self._progress,
@@ -108,7 +108,7 @@ class Sweep:
 
     def _measure(self, key: str) -> None:
         """Start all measurements of a model that share the machine with others."""
-        names = [name for name in self._wanted.of(key) if not self.plan.exclusive(name)]
+        names = [name for name in self._wanted.of(key) if not exclusive(name)]
         todo = self._claim([(key, name) for name in names])
         if todo:
             request = self.plan.request
