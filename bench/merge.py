@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from bench.collect import report
 from bench.outputs import check_folder
@@ -27,7 +26,7 @@ from core.errors import InputError
 from core.point import Point
 from core.record import Record, Section
 from encoders import store
-from results.store import RunFolder, write_whole
+from results.store import RunFolder, replaced, write_whole
 
 #: section name -> the run that it is taken from, and what it says.
 Kept = dict[str, tuple[Path, Section]]
@@ -230,12 +229,8 @@ def _take(source: Path, target: Path) -> None:
         with suppress(OSError):
             os.link(source, target)
             return
-        temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-        try:
+        with replaced(target) as temporary:
             shutil.copyfile(source, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"cannot write {target.name} into {target.parent} ({error.strerror}); "

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from bench import logs
 from bench.executors._base import Ended, Executor, Said
@@ -22,7 +21,7 @@ from bench.wanted import Pair, Wanted
 from core.errors import InputError
 from core.record import Section
 from encoders import store
-from results.store import RunFolder
+from results.store import RunFolder, replaced
 
 #: How often a section is tried whose machine went away: perhaps it takes the machine with it.
 LIVES = 3
@@ -282,10 +281,8 @@ def share_weights(run: RunFolder, key: str, twin: str) -> bool:
     if not theirs.is_file():
         return False
     if ours.is_file() and not ours.samefile(theirs):
-        link = ours.with_name(f".{uuid4().hex[:8]}.tmp")
-        with suppress(OSError):  # not every file system has links
+        with suppress(OSError), replaced(ours) as link:  # not every file system has links
             os.link(theirs, link)
-            os.replace(link, ours)
     return True
 
 

@@ -18,6 +18,8 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from core.record import Record, Section
 
 _log = logging.getLogger(__name__)
 
-#: Files that are not complete yet, as `write_whole` names them.
+#: Files that are not complete yet, as `replaced` names them.
 _TEMPORARY = ".*.tmp"
 
 
@@ -164,23 +166,29 @@ class RunFolder:
         return self.path / "points" / key
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file beside it that takes its place when all has gone well, and is gone otherwise."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it has its old content or the new one, whatever happens meanwhile.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(
             f"cannot write {path.name} into {path.parent} ({error.strerror}); "

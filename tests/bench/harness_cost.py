@@ -107,6 +107,10 @@ def stages(request: Any, workers: int, run: Path) -> dict[str, Any]:
     from results.leaderboard import write as leaderboard
     from results.summary import render
 
+    def sweep() -> None:
+        with Local(workers) as executor:
+            Sweep(Plan.of(request, run), executor).run()
+
     def table() -> None:
         from rich.console import Console
 
@@ -116,7 +120,7 @@ def stages(request: Any, workers: int, run: Path) -> dict[str, Any]:
         "imports": lambda: (table if run.exists() else str)() or reports.draw,
         "plan of nothing done": lambda: Plan.of(request, run).todo(),
         "dry run": lambda: print(run_sweep.preview(request, run)),
-        "sweep": lambda: Sweep(Plan.of(request, run), Local(workers)).run(),
+        "sweep": sweep,
         "plan of all done": lambda: Plan.of(request, run).todo(),
         "table": table,
         "leaderboard": lambda: leaderboard([run], run / "leaderboard.csv"),
