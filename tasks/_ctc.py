@@ -35,6 +35,7 @@ HELD = 2e9
 UNSEEN = 0.01
 
 Spell = Callable[[Item], list[str]]
+Error = Callable[[Any], float]  # of a head on dev, the smaller the better
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,17 @@ class Recognition(Task):
         raise NotImplementedError
 
     def learn(
-        self, parts: dict[str, list[Batch]], symbols: int, generator: torch.Generator
+        self,
+        parts: dict[str, list[Batch]],
+        symbols: int,
+        error: Error,
+        generator: torch.Generator,
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """A head for so many symbols, the blank counted, and how it was trained."""
+        """A head for so many symbols, the blank counted, and how it was trained.
+
+        error: of a head on dev; as in s3prl, the epoch with the least of it is the one to take: on
+        little data CTC grows too sure of itself, and its loss rises, while it hears ever better.
+        """
         raise NotImplementedError
 
     def rate(self, said: list[list[str]], heard: list[list[str]]) -> dict[str, float]:
@@ -103,14 +112,19 @@ class Recognition(Task):
             split: batches(part, features, self.spell, known, self.batch, joined)
             for split, part in parts.items()
         }
-        head, details = self.learn(made, len(known) + 1, torch.Generator().manual_seed(seed))
-        rates = {
-            split: self.rate(*decode(head, made[split], ["", *known])) for split in ("dev", "test")
-        }
-        details |= {"dev": rates["dev"][self.metric.name], "layer_weights": layers(head)}
+        names, sign = ["", *known], 1 if self.metric.better == "lower" else -1
+        dev = partial(self._dev, made["dev"], names)
+        head, details = self.learn(
+            made, len(names), lambda head: sign * dev(head), torch.Generator().manual_seed(seed)
+        )
+        rates = self.rate(*decode(head, made["test"], names))
+        details |= {"dev": dev(head), "layer_weights": layers(head)}
         details[self.symbols] = len(known)
         details["items"] = {split: len(part) for split, part in parts.items()}
-        return Outcome(rates["test"], details)
+        return Outcome(rates, details)
+
+    def _dev(self, batches: list[Batch], names: Sequence[str], head: nn.Module) -> float:
+        return self.rate(*decode(head, batches, names))[self.metric.name]
 
 
 def seen(train: Sequence[str], others: Sequence[str], task: str) -> dict[str, int]:
@@ -180,28 +194,13 @@ def loss(head: nn.Module, batch: Batch) -> Tensor:
     return F.ctc_loss(scores, batch.targets, batch.frames, batch.counts, BLANK, zero_infinity=True)
 
 
-def evenly(batch: Batch, stride: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Utterance, frame and symbol of every `stride`-th frame, as if symbols were equally long.
-
-    From random weights CTC first learns to say nothing but blanks, and how long it stays there is a
-    matter of luck: weak features would be judged by that. So heads begin with this.
-    """
-    rows, places, symbols = [], [], []
-    targets = batch.targets.split(batch.counts.tolist())
-    for row, (length, own) in enumerate(zip(batch.frames.tolist(), targets, strict=True)):
-        place = torch.arange(0, length, stride)
-        rows.append(torch.full_like(place, row))
-        places.append(place)
-        symbols.append(own[place * len(own) // length])
-    return torch.cat(rows), torch.cat(places), torch.cat(symbols)
-
-
 def train(
     head: Net,
     batches: list[Batch],
     dev: list[Batch],
     epochs: int,
     rate: float,
+    error: Error,
     generator: torch.Generator,
 ) -> tuple[Net, dict[str, Any]]:
     """The head after so many epochs of `descend`; `crowded` utterances taught it nothing.
@@ -214,7 +213,7 @@ def train(
         raise Unsupported(
             "every utterance for training has more symbols than this model has frames for it"
         )
-    head, details = descend(head, loss, batches, dev, epochs, rate, generator)
+    head, details = descend(head, loss, batches, dev, epochs, rate, generator, error)
     return head, details | {"crowded": crowded}
 
 

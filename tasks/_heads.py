@@ -110,13 +110,17 @@ def descend(
     epochs: int,
     rate: float,
     generator: torch.Generator,
+    error: Callable[[Net], float] | None = None,
 ) -> tuple[Net, dict[str, Any]]:
-    """Adam with a falling rate; the head of the epoch with the lowest dev loss, and which."""
+    """Adam with a falling rate; the head of the epoch that does best on dev, and which that is.
+
+    error: of a head on dev, the smaller the better; among equals, or without it, the loss decides.
+    """
     optimizer = torch.optim.Adam(head.parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=epochs * len(batches), pct_start=0.2
     )
-    best: tuple[float, int, Net] | None = None
+    best: tuple[tuple[float, float], int, Net] | None = None
     for epoch in range(epochs):
         for index in torch.randperm(len(batches), generator=generator).tolist():
             optimizer.zero_grad()
@@ -125,10 +129,11 @@ def descend(
             schedule.step()
         with torch.no_grad():
             value = sum(loss(head, batch).item() for batch in dev) / len(dev)
-        if best is None or value < best[0]:
-            best = (value, epoch, copy.deepcopy(head))
+            errors = (error(head) if error else 0.0, value)
+        if best is None or errors < best[0]:
+            best = (errors, epoch, copy.deepcopy(head))
     assert best is not None
-    return best[2], {"dev_loss": best[0], "epoch": best[1]}
+    return best[2], {"dev_loss": best[0][1], "epoch": best[1]}
 
 
 def slot_loss(logits: Tensor, targets: Tensor, slots: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.corpora.base import Item
-from tasks._ctc import Batch, Recognition, evenly, train
+from tasks._ctc import Batch, Error, Recognition, train
 from tasks._features import Features
 from tasks._heads import mixed
 
@@ -35,13 +35,17 @@ class Spelling(Recognition):
         return max(1, round(FRAME_SECONDS / seconds))
 
     def learn(
-        self, parts: dict[str, list[Batch]], symbols: int, generator: torch.Generator
+        self,
+        parts: dict[str, list[Batch]],
+        symbols: int,
+        error: Error,
+        generator: torch.Generator,
     ) -> tuple[Speller, dict[str, Any]]:
         states, _, _, dim = parts["train"][0].inputs().shape
         head = Speller(states, dim, symbols, generator)
         flat_start(head, parts["train"], generator)
         epochs = math.ceil(UPDATES / len(parts["train"]))
-        return train(head, parts["train"], parts["dev"], epochs, LEARNING_RATE, generator)
+        return train(head, parts["train"], parts["dev"], epochs, LEARNING_RATE, error, generator)
 
 
 class Speller(nn.Module):
@@ -80,3 +84,19 @@ def flat_start(head: Speller, batches: list[Batch], generator: torch.Generator) 
         scores = head(batches[index].inputs(), batches[index].frames)
         F.cross_entropy(scores[rows, places], symbols).backward()
         optimizer.step()
+
+
+def evenly(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Utterance, frame and symbol of every frame, as if symbols were equally long.
+
+    From random weights CTC first learns to say nothing but blanks, and how long LSTMs stay there is
+    a matter of luck: weak features would be judged by that. So they begin with this.
+    """
+    rows, places, symbols = [], [], []
+    targets = batch.targets.split(batch.counts.tolist())
+    for row, (length, own) in enumerate(zip(batch.frames.tolist(), targets, strict=True)):
+        place = torch.arange(length)
+        rows.append(torch.full_like(place, row))
+        places.append(place)
+        symbols.append(own[place * len(own) // length])
+    return torch.cat(rows), torch.cat(places), torch.cat(symbols)

@@ -3,9 +3,9 @@
     python tests/bench/superb_parity.py --model builtin --seeds 0,1,2 --out results/superb-parity
 
 Keywords and speakers of the spoken digits, phones of LibriSpeech test-other as eSpeak NG says its
-words; files and splits are the same on both sides. s3prl keeps its recipes but for the number of
-updates, the learning rate and the accumulated batches, which are given with each row. Seconds are
-of whole processes on one thread, importing included.
+words, and phones of the built-in corpus; files and splits are the same on both sides. s3prl keeps
+its recipes but for the number of updates, the learning rate and the accumulated batches, which are
+given with each row. Seconds are of whole processes on one thread, importing included.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,68 +34,77 @@ from encoders.corpora.builtin import fold_phone
 from encoders.corpora.espeak import Prompt, speak_all
 
 RATE = corpora.RATE
-TASKS = ("ks", "sid", "pr")
 #: Two kinds of silence come first.
 NAMES = Path(__file__).parents[2] / "tasks" / "s3prl" / "settings" / "phones.txt"
+SUBSETS = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}
 METRICS = {"ks": "ks_acc", "sid": "sid_acc", "pr": "pr_per"}
 
-#: Of s3prl, so that training comes to its end in minutes: updates, learning rate, other settings.
-SHORT = {
-    "ks": (3000, 3e-3, ()),
-    "sid": (5000, 3e-3, ("runner.gradient_accumulate_steps=1",)),
-    "pr": (300, 1e-2, ("runner.gradient_accumulate_steps=1",)),
-}  # fmt: skip
-COLUMNS = ("task", "side", "seed", "metric", "value", "seconds", "steps", "learning_rate", "model")
+COLUMNS = (
+    "task", "data", "side", "seed", "metric", "value", "seconds", "steps", "learning_rate", "model"
+)  # fmt: skip
 
-#: The manifest's row of an utterance: path, split, and its label under the name of a column.
+#: The manifest's row of an utterance: path, split, and its label.
 Row = tuple[str, str, str]
 
 
+@dataclass(frozen=True)
+class Case:
+    """A task on some data. make: lays out a corpus and tells its rows. label: what they hold.
+
+    steps, rate, changes: of s3prl, so that training comes to its end in minutes.
+    """
+
+    task: str
+    data: str
+    make: Callable[[Path, Path], Iterator[Row]]
+    label: str
+    steps: int
+    rate: float
+    changes: tuple[str, ...] = ()
+
+
 def compare(
-    model: str, data: Path, out: Path, tasks: Sequence[str], seeds: Sequence[int], steps: int | None
+    model: str, data: Path, out: Path, cases: Sequence[str], seeds: Sequence[int], steps: int | None
 ) -> list[dict[str, object]]:
-    """A row per task, side and seed; also written to `parity.csv` as they come."""
-    root = out / "data"
+    """A row per case, side and seed; also written to `parity.csv` as they come."""
     rows: list[dict[str, object]] = []
-    for task in tasks:
-        if not (root / f"{task}.csv").is_file():
-            manifest(root / f"{task}.csv", LABELS[task], list(MAKERS[task](data, root)))
+    for name in cases:
+        case, root = CASES[name], out / "data" / name
+        if not (root / "manifest.csv").is_file():
+            manifest(root / "manifest.csv", case.label, list(case.make(data, root)))
         for seed in seeds:
-            rows += [ours(task, model, root, seed), theirs(task, model, root, out, seed, steps)]
-            with (out / "parity.csv").open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
-            print(*rows[-2:], sep="\n", flush=True)
+            for side, score in {"ours": ours, "s3prl": theirs}.items():
+                rows.append(_row(case, side, seed, model, score(case, model, root, seed, steps)))
+                print(rows[-1], flush=True)
+                with (out / "parity.csv").open("w", newline="", encoding="utf-8") as file:
+                    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    table.writeheader()
+                    table.writerows(rows)
     return rows
 
 
-def ours(task: str, model: str, root: Path, seed: int) -> dict[str, object]:
+def ours(case: Case, model: str, root: Path, seed: int, _: int | None) -> dict[str, object]:
     """The quick suite's head, in a process of its own."""
-    arguments = [model, task, str(root / f"{task}.csv"), str(seed)]
+    arguments = [model, case.task, str(root / "manifest.csv"), str(seed)]
     begin = time.perf_counter()
     done = _process([sys.executable, __file__, "quick", *arguments])
     seconds = time.perf_counter() - begin
-    value = float(done.stdout.splitlines()[-1])
-    return _row(task, "ours", seed, value, seconds, "", "", model)
+    return {"value": float(done.stdout.splitlines()[-1]), "seconds": seconds}
 
 
-def theirs(
-    task: str, model: str, root: Path, out: Path, seed: int, steps: int | None
-) -> dict[str, object]:
+def theirs(case: Case, model: str, root: Path, seed: int, steps: int | None) -> dict[str, object]:
     """s3prl's recipe, through the command line."""
-    usual, rate, changes = SHORT[task]
-    steps, folder = steps or usual, out / f"s3prl-{seed}"
-    overrides = [part for change in changes for part in ("--override", change)]
-    line = ["superb", "--model", model, "--task", task, "--data-root", str(root), "--seed",
-            str(seed), "--steps", str(steps), "--lr", str(rate), "--device", "cpu", "--workers",
-            "0", "--out", str(folder), *overrides]  # fmt: skip
+    steps, folder = steps or case.steps, root / f"s3prl-{seed}"
+    overrides = [part for change in case.changes for part in ("--override", change)]
+    line = ["superb", "--model", model, "--task", case.task, "--data-root", str(root), "--seed",
+            str(seed), "--steps", str(steps), "--lr", str(case.rate), "--device", "cpu",
+            "--workers", "0", "--out", str(folder), *overrides]  # fmt: skip
     begin = time.perf_counter()
     _process([sys.executable, "-m", "bench", *line])
     seconds = time.perf_counter() - begin
-    found = json.loads((folder / f"{task}.json").read_text())
-    value = found["values"][METRICS[task]]
-    return _row(task, "s3prl", seed, value, seconds, steps, rate, model)
+    found = json.loads((folder / f"{case.task}.json").read_text())
+    value = found["values"][METRICS[case.task]]
+    return {"value": value, "seconds": seconds, "steps": steps, "learning_rate": case.rate}
 
 
 def quick(model: str, task: str, table: str, seed: str) -> float:
@@ -153,10 +162,33 @@ def phones(data: Path, root: Path) -> Iterator[Row]:
     spoken = pronounced(sorted({word for text in texts.values() for word in text.split()}), root)
     lexicon = root / "lexicon" / "librispeech-lexicon-200k-g2p.txt"
     lexicon.write_text("".join(f"{word}\t{said}\n" for word, said in spoken.items()))
-    splits = {"train-clean-100": "train", "dev-clean": "dev", "test-clean": "test"}
+    splits = {subset: split for split, subset in SUBSETS.items()}
     for file, text in texts.items():
         label = " ".join(spoken[word] for word in text.split())
         yield str(file.relative_to(root)), splits[file.parts[-4]], label
+
+
+def synthetic_phones(data: Path, root: Path) -> Iterator[Row]:
+    """The built-in corpus' utterances, each one word of a lexicon that spells it."""
+    from encoders.corpora import open_corpus
+    from tasks.pr import Pr
+
+    corpus, task = open_corpus("builtin"), Pr()
+    items = task.select(corpus)
+    names = named({phone for item in items for phone in task.spell(item)})
+    lexicon = root / "lexicon" / "librispeech-lexicon-200k-g2p.txt"
+    lexicon.parent.mkdir(parents=True)
+    words = []
+    for number, item in enumerate(items):
+        word, said = f"U{number}", " ".join(names[phone] for phone in task.spell(item))
+        words.append(f"{word}\t{said}\n")
+        folder = root / "LibriSpeech" / SUBSETS[item.split] / "1" / "1"
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"1-1-{number:04}.flac", corpus.waveform(item).numpy(), RATE)
+        with (folder / "1-1.trans.txt").open("a") as transcript:
+            transcript.write(f"1-1-{number:04} {word}\n")
+        yield str((folder / f"1-1-{number:04}.flac").relative_to(root)), item.split, said
+    lexicon.write_text("".join(words))
 
 
 def pronounced(words: Sequence[str], root: Path) -> dict[str, str]:
@@ -168,10 +200,14 @@ def pronounced(words: Sequence[str], root: Path) -> dict[str, str]:
             [phone for name, _ in speech.phones if (phone := fold_phone(name)) not in ("", "sil")]
             for speech in speak_all(prompts, Path(scratch))
         ]
-    symbols = sorted({phone for said in heard for phone in said})
-    names = dict(zip(symbols, NAMES.read_text().split()[2:], strict=False))
+    names = named({phone for said in heard for phone in said})
     spoken = (" ".join(names[phone] for phone in said) for said in heard)
     return dict(zip(words, spoken, strict=True))
+
+
+def named(phones: set[str]) -> dict[str, str]:
+    """A name of s3prl's recipe for each phone."""
+    return dict(zip(sorted(phones), NAMES.read_text().split()[2:], strict=False))
 
 
 def manifest(file: Path, label: str, rows: Sequence[Row]) -> None:
@@ -180,8 +216,14 @@ def manifest(file: Path, label: str, rows: Sequence[Row]) -> None:
         csv.writer(out).writerows([("path", "split", label), *rows])
 
 
-MAKERS = {"ks": keywords, "sid": speakers, "pr": phones}
-LABELS = {"ks": "word", "sid": "speaker", "pr": "phones"}
+#: Each update takes one batch, where s3prl adds up several for lack of memory.
+ONE = ("runner.gradient_accumulate_steps=1",)
+CASES = {
+    "ks": Case("ks", "spoken digits", keywords, "word", 3000, 3e-3),
+    "sid": Case("sid", "spoken digits", speakers, "speaker", 5000, 3e-3, ONE),
+    "pr": Case("pr", "LibriSpeech test-other", phones, "phones", 300, 1e-2, ONE),
+    "pr-builtin": Case("pr", "built-in corpus", synthetic_phones, "phones", 300, 1e-2, ONE),
+}
 
 
 def _digits(data: Path) -> Iterator[tuple[int, str, int, Path]]:
@@ -214,11 +256,10 @@ def _process(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _row(task: str, side: str, seed: int, value: float, *rest: object) -> dict[str, object]:
-    seconds, *more = rest
-    numbers = (f"{value:.4g}", f"{seconds:.1f}")
-    whole = (task, side, seed, METRICS[task], *numbers, *more)
-    return dict(zip(COLUMNS, whole, strict=True))
+def _row(case: Case, side: str, seed: int, model: str, found: dict) -> dict[str, object]:
+    found |= {"value": f"{found['value']:.4g}", "seconds": f"{found['seconds']:.1f}"}
+    what = {"task": case.task, "data": case.data, "side": side, "seed": seed, "model": model}
+    return {"steps": "", "learning_rate": "", "metric": METRICS[case.task]} | what | found
 
 
 def main() -> None:
@@ -226,12 +267,12 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SPEECH_DATA", "")))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, help="of s3prl, for all tasks")
+    parser.add_argument("--steps", type=int, help="of s3prl, for all cases")
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    compare(given.model, given.data, given.out, given.tasks.split(","), seeds, given.steps)
+    compare(given.model, given.data, given.out, given.cases.split(","), seeds, given.steps)
 
 
 if __name__ == "__main__":

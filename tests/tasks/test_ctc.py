@@ -11,17 +11,23 @@ from encoders import zoo
 from encoders.corpora.base import Item
 from encoders.model import build
 from tasks import _ctc, pr
-from tasks._ctc import Batch, batches, decode, evenly, loss, seen, train
+from tasks._ctc import Batch, batches, decode, loss, seen, train
 from tasks._features import extract
 from tasks._heads import Head
-from tasks._spelling import Speller
+from tasks._spelling import Speller, evenly
 from tasks._suite import score_tasks
 from tasks.asr import Asr
 from tasks.pr import Pr, error_rate
+from tasks.sf import Sf
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def flat(head: torch.nn.Module) -> float:
+    """An error that no epoch changes, so that the loss decides."""
+    return 0.0
 
 
 def batch(features: torch.Tensor, *said: list[int]) -> Batch:
@@ -46,10 +52,10 @@ def test_decoding_joins_repeats_and_drops_blanks():
 
 
 def test_symbols_are_spread_evenly():
-    rows, places, symbols = evenly(batch(torch.zeros(1, 2, 6, 1), [1, 2], [3, 3, 4]), stride=2)
-    assert rows.tolist() == [0, 0, 0, 1, 1, 1]
-    assert places.tolist() == [0, 2, 4] * 2
-    assert symbols.tolist() == [1, 1, 2, 3, 3, 4]
+    rows, places, symbols = evenly(batch(torch.zeros(1, 2, 6, 1), [1, 2], [3, 3, 4]))
+    assert rows.tolist() == [0] * 6 + [1] * 6
+    assert places.tolist() == [0, 1, 2, 3, 4, 5] * 2
+    assert symbols.tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4]
 
 
 def test_a_few_unknown_symbols_count_as_errors_and_many_are_refused():
@@ -100,8 +106,41 @@ def test_a_small_corpus_is_read_until_heads_have_learnt(monkeypatch):
     monkeypatch.setattr(pr, "train", lambda *given: asked.append(given[3]))
     for utterances in (1, 96):
         said = [batch(torch.ones(1, 1, 4, 3), [1]) for _ in range(utterances)]
-        Pr().learn({"train": said, "dev": said}, 2, generator())
+        Pr().learn({"train": said, "dev": said}, 2, flat, generator())
     assert asked == [pr.UPDATES, pr.UPDATES // 96]
+
+
+@pytest.mark.parametrize(("errors", "epoch"), [([3, 1, 2], 1), ([2, 1, 1], 2), ([3, 3, 3], 2)])
+def test_the_epoch_with_the_smallest_error_is_taken_and_of_equals_that_of_the_smallest_loss(
+    errors: list[int], epoch: int
+) -> None:
+    said, told = batch(torch.randn(1, 1, 5, 2, generator=generator(3)), [1, 2]), iter(errors)
+    head = Head(1, 2, 3, generator=generator())
+    heads: list[dict[str, torch.Tensor]] = []
+
+    def error(head: torch.nn.Module) -> float:
+        heads.append({name: value.clone() for name, value in head.state_dict().items()})
+        return next(told)
+
+    head, details = train(head, [said], [said], 3, 0.01, error, generator())
+    assert details["epoch"] == epoch
+    torch.testing.assert_close(head.state_dict(), heads[epoch])
+
+
+@pytest.mark.parametrize(("task", "sign"), [(Pr, 1), (Sf, -1)])
+def test_heads_are_chosen_by_the_metric_of_their_task(monkeypatch, task, sign):
+    """F1 is the better the higher, the phone error rate the lower."""
+    asked = []
+
+    def learn(self, parts, symbols, error, generator):
+        head = Head(*parts["train"][0].inputs().shape[::3], symbols, generator=generator)
+        asked.append(error(head))
+        return head, {}
+
+    monkeypatch.setattr(task, "learn", learn)
+    monkeypatch.setattr(task, "rate", lambda *_: {task.metric.name: 40.0})
+    assert outcome(task.name, ToyCorpus()).details["dev"] == 40
+    assert asked == [sign * 40]
 
 
 def test_utterances_with_more_symbols_than_frames_teach_nothing():
@@ -109,9 +148,9 @@ def test_utterances_with_more_symbols_than_frames_teach_nothing():
     short = batch(torch.randn(1, 1, 2, 2, generator=generator(2)), [1, 2, 1])
     assert loss(head, short).item() == 0
     with pytest.raises(Unsupported, match="more symbols than this model has frames"):
-        train(head, [short], [short], 1, 0.1, generator())
+        train(head, [short], [short], 1, 0.1, flat, generator())
     fine = batch(torch.randn(1, 1, 5, 2, generator=generator(3)), [1, 2])
-    _, details = train(head, [short, fine], [fine], 1, 0.1, generator())
+    _, details = train(head, [short, fine], [fine], 1, 0.1, flat, generator())
     assert details["crowded"] == 1
 
 
