@@ -16,7 +16,7 @@ from encoders.corpora import Corpus, Item
 from encoders.padding import behind
 from tasks._base import classes, labelled, parted
 from tasks._classify import Classification
-from tasks._ctc import BLANK, Recognition, batches, decode
+from tasks._ctc import BLANK, Recognition, batches
 from tasks._features import Features
 from tasks._heads import Head, draw_training, fit_classifier, slot_accuracy, slot_loss
 
@@ -96,6 +96,7 @@ class Symbols:
         self.task, self.parts = task, parted(task.select(corpus), task.name)
         said = {s: list(chain(*map(task.spell, part))) for s, part in self.parts.items()}
         self.known = classes(said["train"], said["dev"] + said["test"], task.name)
+        self.names = ["", *self.known]
         self.joined = 1
         self.parts["train"] = drawn(self.parts["train"], seed)
 
@@ -107,7 +108,7 @@ class Symbols:
         self.joined = self.task.joined(list(chain(*self.parts.values())), features)
         made = {split: self._batches(features, split) for split in ("train", "dev")}
         generator = torch.Generator().manual_seed(seed)
-        return self.task.learn(made, 1 + len(self.known), generator)[0]
+        return self.task.learn(made, self.names, generator)[0]
 
     def targets(self, items: Sequence[Item]) -> tuple[Tensor, ...]:
         rows = [[1 + self.known[symbol] for symbol in self.task.spell(item)] for item in items]
@@ -121,8 +122,7 @@ class Symbols:
         return F.ctc_loss(spoken, targets[0], lengths, targets[1], BLANK, zero_infinity=True)
 
     def score(self, head: nn.Module, features: Features, split: str) -> float:
-        pairs = decode(head, self._batches(features, split), ["", *self.known])
-        return self.task.rate(*pairs)[self.task.metric.name]
+        return self.task.measure(head, self._batches(features, split), self.names)
 
 
 def goal(name: str, corpus: Corpus, seed: int) -> Goal:

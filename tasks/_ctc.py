@@ -35,7 +35,6 @@ HELD = 2e9
 UNSEEN = 0.01
 
 Spell = Callable[[Item], list[str]]
-Error = Callable[[Any], float]  # of a head on dev, the smaller the better
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,9 @@ class Recognition(Task):
         raise NotImplementedError
 
     def learn(
-        self,
-        parts: dict[str, list[Batch]],
-        symbols: int,
-        error: Error,
-        generator: torch.Generator,
+        self, parts: dict[str, list[Batch]], names: Sequence[str], generator: torch.Generator
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """A head for so many symbols, the blank counted, and how it was trained.
-
-        error: of a head on dev; as in s3prl, the epoch with the least of it is the one to take: on
-        little data CTC grows too sure of itself, and its loss rises, while it hears ever better.
-        """
+        """A head for symbols of those names, the blank's first, and how it was trained."""
         raise NotImplementedError
 
     def rate(self, said: list[list[str]], heard: list[list[str]]) -> dict[str, float]:
@@ -112,19 +103,27 @@ class Recognition(Task):
             split: batches(part, features, self.spell, known, self.batch, joined)
             for split, part in parts.items()
         }
-        names, sign = ["", *known], 1 if self.metric.better == "lower" else -1
-        dev = partial(self._dev, made["dev"], names)
-        head, details = self.learn(
-            made, len(names), lambda head: sign * dev(head), torch.Generator().manual_seed(seed)
-        )
+        names = ["", *known]
+        head, details = self.learn(made, names, torch.Generator().manual_seed(seed))
         rates = self.rate(*decode(head, made["test"], names))
-        details |= {"dev": dev(head), "layer_weights": layers(head)}
+        details["dev"] = self.measure(head, made["dev"], names)
+        details["layer_weights"] = layers(head)
         details[self.symbols] = len(known)
         details["items"] = {split: len(part) for split, part in parts.items()}
         return Outcome(rates, details)
 
-    def _dev(self, batches: list[Batch], names: Sequence[str], head: nn.Module) -> float:
+    def measure(self, head: nn.Module, batches: list[Batch], names: Sequence[str]) -> float:
+        """The metric of what a head hears."""
         return self.rate(*decode(head, batches, names))[self.metric.name]
+
+    def error(self, batches: list[Batch], names: Sequence[str], head: nn.Module) -> float:
+        """The metric as a number that is to be small.
+
+        As in s3prl it chooses the epoch: on little data CTC grows too sure of itself, and its loss
+        rises, while the head hears ever better.
+        """
+        value = self.measure(head, batches, names)
+        return value if self.metric.better == "lower" else -value
 
 
 def seen(train: Sequence[str], others: Sequence[str], task: str) -> dict[str, int]:
@@ -200,7 +199,7 @@ def train(
     dev: list[Batch],
     epochs: int,
     rate: float,
-    error: Error,
+    error: Callable[[Net], float],
     generator: torch.Generator,
 ) -> tuple[Net, dict[str, Any]]:
     """The head after so many epochs of `descend`; `crowded` utterances taught it nothing.

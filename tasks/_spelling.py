@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.corpora.base import Item
-from tasks._ctc import Batch, Error, Recognition, train
+from tasks._ctc import Batch, Recognition, train
 from tasks._features import Features
 from tasks._heads import mixed
 
@@ -35,16 +36,13 @@ class Spelling(Recognition):
         return max(1, round(FRAME_SECONDS / seconds))
 
     def learn(
-        self,
-        parts: dict[str, list[Batch]],
-        symbols: int,
-        error: Error,
-        generator: torch.Generator,
+        self, parts: dict[str, list[Batch]], names: Sequence[str], generator: torch.Generator
     ) -> tuple[Speller, dict[str, Any]]:
         states, _, _, dim = parts["train"][0].inputs().shape
-        head = Speller(states, dim, symbols, generator)
+        head = Speller(states, dim, len(names), generator)
         flat_start(head, parts["train"], generator)
         epochs = math.ceil(UPDATES / len(parts["train"]))
+        error = partial(self.error, parts["dev"], names)
         return train(head, parts["train"], parts["dev"], epochs, LEARNING_RATE, error, generator)
 
 
