@@ -42,7 +42,7 @@ class Clusters(Teacher):
     def __init__(self, encoder: Encoder, corpus: Corpus, seed: int, clusters: int) -> None:
         super().__init__(encoder)
         self.task = MaskedPrediction.of(encoder, corpus, seed, clusters)
-        self.head = self.task.head if MaskedPrediction.load().fits(encoder) else None
+        self.head = self.task.head if MaskedPrediction.own(encoder) else None
 
     @torch.no_grad()
     def posteriors(self, features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from encoders.clusters import cluster, nearest
 from encoders.corpora import Corpus
 from encoders.model import Encoder
 from encoders.pretext import ClusterHead
-from encoders.store import BUILTIN, load, save
+from encoders.store import BUILTIN, load, read_spec, save
 
 
 @dataclass
@@ -68,9 +68,8 @@ class MaskedPrediction:
         depth (Hsu et al. 2021, arXiv 2106.07447, sec. IV-C takes layers 6 and 9 of 12), over ten
         minutes of the training speech at most, and the head is new.
         """
-        builtin = cls.load()
-        if builtin.fits(encoder):
-            return builtin
+        if own := cls.own(encoder):
+            return own
         layer = -(-2 * len(encoder.layers) // 3)
         frames = _frames(encoder, layer, corpus.training(), seed)
         found = cluster(frames, min(clusters, max(2, len(frames) // 20)), seed)
@@ -80,13 +79,16 @@ class MaskedPrediction:
         teacher = copy.deepcopy(encoder).eval()
         return cls(teacher, layer, found.mean, found.std, found.centroids, head)
 
-    def fits(self, encoder: Encoder) -> bool:
-        """Whether the task is one for that encoder: same features, same width."""
-        ours, its = self.teacher, encoder
-        if (ours.spec.front_end, ours.spec.dim) != (its.spec.front_end, its.spec.dim):
-            return False
-        mine = ours.front_end.state_dict()
-        return all(torch.equal(v, mine[k]) for k, v in its.front_end.state_dict().items())
+    @classmethod
+    def own(cls, encoder: Encoder) -> MaskedPrediction | None:
+        """The built-in task if it is one for that encoder: same features, same width."""
+        ours, its = read_spec(BUILTIN / "pretext"), encoder.spec
+        if (ours.front_end, ours.dim) != (its.front_end, its.dim):
+            return None  # weights are not read to find this out
+        builtin = cls.load()
+        mine = builtin.teacher.front_end.state_dict()
+        same = all(torch.equal(v, mine[k]) for k, v in encoder.front_end.state_dict().items())
+        return builtin if same else None
 
     def to(self, device: torch.device) -> MaskedPrediction:
         """The same task on that device."""

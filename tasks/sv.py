@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import roc_curve
 
 from core.errors import Unsupported
 from core.metric import Metric
@@ -72,17 +73,9 @@ def verify(head: Head, features: Features, items: list[Item]) -> tuple[float, di
 
 def equal_error_rate(same: np.ndarray, scores: np.ndarray) -> float:
     """Percent at which as many targets are missed as impostors accepted (between ROC points)."""
-    accepted, missed = errors(same, scores)
-    place = int(np.argmax(accepted >= missed))
+    accepted, found, _ = roc_curve(same, scores)
+    missed = 1 - found
+    place = int(np.argmax(accepted >= missed))  # never the first, where all are missed
     before, after = accepted[place - 1] - missed[place - 1], accepted[place] - missed[place]
     share = -before / (after - before)
     return 100 * float(accepted[place - 1] + share * (accepted[place] - accepted[place - 1]))
-
-
-def errors(same: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of impostors accepted and of targets missed, from the strictest threshold on."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of equal scores
-    found = np.append(0, np.cumsum(same[order])[last])
-    accepted = np.append(0, last + 1) - found
-    return accepted / (~same).sum(), 1 - found / same.sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,14 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (a.value for a in node.args if isinstance(a, ast.Constant))
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def packages(file: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(ast.parse(file.read_text(encoding="utf-8")))}
+    return {name.split(".")[0] for name in imports(parsed(file))}
 
 
 def name(file: Path) -> str:
@@ -88,8 +95,8 @@ def test_modules_of_one_package_do_not_import_in_circles(file):
             waiting.extend(top_level(path))
 
 
+@cache
 def top_level(file: Path) -> set[str]:
     """What is imported when the module is; not what functions or type checkers import."""
-    body = ast.parse(file.read_text(encoding="utf-8")).body
-    statements = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    statements = [n for n in parsed(file).body if isinstance(n, ast.Import | ast.ImportFrom)]
     return set(imports(ast.Module(statements, [])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -106,7 +106,9 @@ GRANULARITY = {
 
 
 #: Enough of a training to go through all of it.
-BRIEF = {"steps": 1, "batch_seconds": 0.5, "crop_seconds": 0.25, "clusters": 4}
+BRIEF = {
+    "steps": 1, "batch_seconds": 0.5, "crop_seconds": 0.25, "clusters": 4, "stages": "0.1 0.5 0.9",
+}  # fmt: skip
 
 #: Choices that are the training loop's, tested with it, and losses that most models do not have.
 SHARED = ("precision", "loss")
@@ -165,17 +167,21 @@ def supported(compressor: Compressor, encoder: Encoder) -> Compressor:
     return compressor
 
 
-def compress(compressor: Compressor, encoder: Encoder, seed: int = 0) -> dict[float, Encoder]:
+def compress(
+    compressor: Compressor, encoder: Encoder, rates: Sequence[float] = RATES
+) -> dict[float, Encoder]:
     """Rate -> encoder, for the rates that exist."""
-    made = dict(compressor.track(encoder, RATES, Setting(SPEECH, seed)))
-    assert list(made) == list(RATES), "each rate once, in order"
+    made = dict(compressor.track(encoder, rates, Setting(SPEECH)))
+    assert list(made) == list(rates), "each rate once, in order"
     return {rate: e for rate, e in made.items() if isinstance(e, Encoder)}
 
 
 @pytest.fixture(scope="module")
 def made(supported: Compressor, encoder: Encoder) -> dict[float, Encoder]:
     """Compressed once for all tests that only look."""
-    return compress(supported, encoder)
+    made = compress(supported, encoder)
+    assert made, "of what is supported some rate exists"
+    return made
 
 
 def test_the_dense_shapes_are_supported(compressor: Compressor) -> None:
@@ -208,7 +214,7 @@ def test_spec_and_weights_rebuild_the_result(made: dict[float, Encoder]) -> None
 def test_cost_falls_with_the_rate(
     supported: Compressor, encoder: Encoder, made: dict[float, Encoder]
 ) -> None:
-    if supported.reduces == "nothing" or not made:
+    if supported.reduces == "nothing":
         return
     counted = {supported.reduces}
     if supported.reduces == "params_total":
@@ -235,16 +241,15 @@ def test_the_same_arguments_give_the_same_result_and_leave_the_input_as_it_is(
 ) -> None:
     spec, state = encoder.spec, {k: v.clone() for k, v in encoder.state_dict().items()}
     generator = torch.get_rng_state()
-    again = compress(supported, encoder)
-    for rate, compressed in again.items():
-        assert made[rate].spec == compressed.spec
-        assert not any(m._forward_pre_hooks for m in compressed.layers.modules())
-        first = made[rate].state_dict()
-        assert all(torch.equal(t, first[name]) for name, t in compressed.state_dict().items())
+    rate = list(made)[len(made) // 2]
+    again = compress(supported, encoder, [rate])[rate]  # whatever other rates are asked for
+    assert made[rate].spec == again.spec
+    assert not any(m._forward_pre_hooks for m in again.layers.modules())
+    first = made[rate].state_dict()
+    assert all(torch.equal(t, first[name]) for name, t in again.state_dict().items())
     with torch.no_grad():
-        for compressed in again.values():
-            for tensor in compressed.state_dict().values():
-                tensor.fill_(7)
+        for tensor in again.state_dict().values():
+            tensor.fill_(7)
     assert encoder.spec == spec
     assert encoder.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in encoder.state_dict().items())

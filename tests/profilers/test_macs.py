@@ -25,6 +25,8 @@ from profilers.macs import Cost, Macs, quadratic
 
 SUPERB32 = Workload.parse("superb32")
 TEN = Setting(Workload.parse("seconds:10"))
+#: Of the built-in model's kind; what a layer costs, every further one does.
+SMALL = replace(zoo.tiny(), layers=zoo.tiny().layers[:2])
 
 
 def closed_form(spec: ModelSpec, samples: int) -> int:
@@ -154,29 +156,20 @@ def test_hubert_base_costs_what_superb_publishes() -> None:
     assert superb32(zoo.hubert_base()) / 1e9 == pytest.approx(1668.5, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("heads", "ffn", "layers", "published"),
-    [(12, 3072, 12, 4.94), (9, 3072, 12, 4.49), (4, 3072, 12, 3.70), (12, 2048, 12, 3.96),
-     (12, 3072, 6, 2.58)],
-)  # fmt: skip
-def test_melhubert_costs_what_its_papers_publish(
-    heads: int, ffn: int, layers: int, published: float
-) -> None:
-    """G MACs per second; the pruned shapes were read off a figure, hence within 1 %."""
-    spec = zoo.melhubert_20ms()
-    pruned = replace(spec, layers=(LayerSpec.dense(heads, 64, ffn),) * layers)
-    per_second = superb32(pruned) / SUPERB32.seconds / 1e9
-    assert per_second == pytest.approx(published, rel=0.002 if pruned == spec else 0.01)
+def test_melhubert_costs_what_its_papers_publish() -> None:
+    """G MACs per second. The pruned shapes are counted where compressors are tested."""
+    per_second = superb32(zoo.melhubert_20ms()) / SUPERB32.seconds / 1e9
+    assert per_second == pytest.approx(4.94, rel=0.002)
 
 
 def test_twice_the_length_costs_more_than_twice() -> None:
-    cost = Cost.of(build(zoo.tiny(), 0))
+    cost = Cost.of(build(SMALL, 0))
     once, twice = (sum(cost.over([samples]).values()) for samples in (160_000, 320_000))
     assert twice > 2 * once
 
 
 def test_parts_add_up_to_the_total() -> None:
-    measurement = Macs().measure(build(zoo.tiny(), 0), replace(TEN, workload=SUPERB32))
+    measurement = Macs().measure(build(SMALL, 0), replace(TEN, workload=SUPERB32))
     total = measurement.values["macs_dense"]
     assert sum(measurement.details["modules"].values()) == total
     assert sum(measurement.details["operations"].values()) == total
@@ -186,9 +179,9 @@ def test_parts_add_up_to_the_total() -> None:
 
 
 def test_a_zero_weight_lowers_the_nonzero_count_only() -> None:
-    encoder = build(zoo.tiny(), 0)
+    encoder = build(SMALL, 0)
     before = Macs().measure(encoder, TEN).values
-    fc1 = encoder.layers[2].fc1
+    fc1 = encoder.layers[1].fc1
     with torch.no_grad():
         fc1.weight[:, ::2] = 0
     after = Macs().measure(encoder, TEN).values
@@ -210,7 +203,7 @@ class _Heavy(nn.Module):
 
 
 def test_an_operation_that_cannot_be_counted_is_an_error() -> None:
-    encoder = build(zoo.tiny(), 0)
+    encoder = build(SMALL, 0)
     encoder.front_end = _Heavy(encoder.front_end)
     with pytest.raises(InputError, match=r"'aten::cdist' in module '.*front_end'"):
         Macs().measure(encoder, TEN)
@@ -225,7 +218,7 @@ class _Cubic(nn.Module):
 
 
 def test_a_count_of_no_known_law_is_an_error() -> None:
-    encoder = build(zoo.tiny(), 0)
+    encoder = build(SMALL, 0)
     encoder.norm = _Cubic()
     with pytest.raises(InputError, match="MACs of matmul in 'norm'"):
         Macs().measure(encoder, TEN)
@@ -242,7 +235,7 @@ SHORTENED = (
 
 #: Of the built-in model, and a small one with HuBERT's front end and positions.
 BOTH = {
-    "mel": zoo.tiny(),
+    "mel": SMALL,
     "conv": replace(
         zoo.distilhubert(), front_end=ConvFrontEnd((8,) * 7), dim=32, total_heads=4, head_dim=8,
         layers=(LayerSpec.dense(4, 8, 64),) * 2,
@@ -277,7 +270,7 @@ def corpus_of(*seconds: float) -> Workload:
 
 def cif(strength: float) -> Encoder:
     """A tiny encoder whose alpha follows the content."""
-    spec = replace(zoo.tiny(), shortening=Shortening("cif", strength=strength))
+    spec = replace(SMALL, shortening=Shortening("cif", strength=strength))
     encoder = build(spec, 0)
     with torch.no_grad():
         encoder.shortening.linear.weight.mul_(20)
@@ -318,7 +311,7 @@ def test_superb32_of_speech_is_speech_of_these_lengths() -> None:
     ways = [walk(encoder, s[None])[0] for s in speech_of(workload, SUPERB32.lengths)]
     assert measured.values["macs_superb32"] == sum(Cost.of(encoder).along(ways).values())
     assert measured.values["macs_superb32"] < sum(
-        Cost.of(build(zoo.tiny(), 0)).over(SUPERB32.lengths).values()
+        Cost.of(build(SMALL, 0)).over(SUPERB32.lengths).values()
     )
 
 
@@ -363,7 +356,7 @@ def test_once_for_all_costs_what_its_paper_publishes() -> None:
 
 def test_an_utterance_without_a_frame_is_an_error() -> None:
     with pytest.raises(InputError, match="399 samples holds no frame"):
-        Cost.of(build(zoo.tiny(), 0)).over([16_000, 399])
+        Cost.of(build(SMALL, 0)).over([16_000, 399])
 
 
 whole = st.integers(-(10**12), 10**12)
