@@ -153,7 +153,7 @@ def load(kind: str, name: str) -> type:
     Raises:
         InputError: no plug-in has that name.
     """
-    check(kind, name)
+    card(kind, name)  # which refuses a name that nothing has
     module = importlib.import_module(f"{KINDS[kind]}.{name.replace('-', '_')}")
     wanted = name.replace("-", "")
     for value in vars(module).values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,12 @@ DENSE, FBANK, RANDOM = "dense", "fbank", "random-init"
 REFERENCES = (DENSE, FBANK, RANDOM)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical_json(data: Any) -> str:
     """One line of JSON, equal for equal data."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(data)
 
 
 def digest(data: Any) -> str:
@@ -40,7 +43,10 @@ class Point:
 
     @cached_property
     def key(self) -> str:
-        return digest(asdict(self))
+        return digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
         rate = "" if self.method in REFERENCES else f" at {self.rate:g}"

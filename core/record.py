@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from core.metric import Metric
@@ -11,7 +12,7 @@ from core.point import Point
 Status = Literal["done", "failed", "unsupported"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Section:
     """One thing that was done with a point: `compress`, `profile.macs`, `task.pr` and so on.
 
@@ -31,7 +32,16 @@ class Section:
     environment: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What `from_json` reads; the values, details and environment are those of the section."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own | {"metrics": {name: asdict(metric) for name, metric in self.metrics.items()}}
+
+    def brief(self) -> Section:
+        """What says whether the section is done, and of which model; the rest is left out."""
+        weights = {k: v for k, v in self.details.items() if k == "weights"}
+        return Section(
+            self.name, self.status, self.fingerprint, details=weights, reason=self.reason
+        )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Section:
@@ -45,6 +55,12 @@ class Record:
 
     point: Point
     sections: dict[str, Section] = field(default_factory=dict)
+
+    def pare(self, told: Container[str]) -> None:
+        """Forget what has none of these names in the details and environments of its sections."""
+        for section in self.sections.values():
+            section.details = {k: v for k, v in section.details.items() if k in told}
+            section.environment = {k: v for k, v in section.environment.items() if k in told}
 
     def values(self) -> dict[str, float]:
         """All measured numbers of the sections that are done."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.errors import InputError, Unsupported
 from core.spec import ROLES, ModelSpec
 from encoders import roles
-from encoders.model import Encoder, build, from_state
+from encoders.model import Encoder, from_state, outline
 from encoders.quantized import Quantized
 
 State = dict[str, Tensor]
@@ -155,9 +155,7 @@ def quantize(encoder: Encoder, numeric: str, group: int = 0) -> Encoder:
     layers = [replace(layer, numeric=numeric, group=group) for layer in encoder.spec.layers]
     spec, state = replace(encoder.spec, layers=tuple(layers)), encoder.state_dict()
     _refuse_integers(state, "layers")
-    with torch.device("meta"):
-        empty = build(spec)
-    for name, module in empty.named_modules():
+    for name, module in outline(spec).named_modules():
         if isinstance(module, Quantized):
             weight = state.pop(f"{name}.weight")
             module.to_empty(device=weight.device).fill(weight)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.errors import InputError
 from core.spec import ModelSpec
@@ -67,7 +69,8 @@ class Encoder(nn.Module):
         self.exits = nn.ModuleList(
             Exit(spec.dim, classes, spec.norm_first) for _ in spec.layers[1:] if classes
         )
-        self.to(DTYPES[spec.dtype])
+        if DTYPES[spec.dtype] != torch.get_default_dtype():
+            self.to(DTYPES[spec.dtype])
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Hidden:
         """Hidden states of 16 kHz waveforms (batch, samples), zero after their lengths (batch,).
@@ -217,14 +220,31 @@ def build(spec: ModelSpec, seed: int | None = None) -> Encoder:
         return Encoder(spec)
 
 
+def outline(spec: ModelSpec) -> Encoder:
+    """The encoder of that shape on the meta device, for tensors to be put into it."""
+    with torch.device("meta"), _Unwritten():
+        return Encoder(spec)
+
+
+class _Unwritten(TorchFunctionMode):
+    """Leaves out the initialisation of weights, which took most of the time of an outline."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def from_state(spec: ModelSpec, state: Mapping[str, Tensor]) -> Encoder:
     """The encoder of that shape with those tensors as its weights (not copied, but cast).
 
     Raises:
         RuntimeError: the names or shapes are not those of the spec.
     """
-    with torch.device("meta"):
-        encoder = Encoder(spec)
+    encoder = outline(spec)
     dtypes = {name: tensor.dtype for name, tensor in encoder.state_dict().items()}
     cast = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in state.items()}
     encoder.load_state_dict(cast, assign=True)

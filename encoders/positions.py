@@ -68,10 +68,16 @@ class ClippedBias(nn.Module):
     def __init__(self, heads: int, reach: int) -> None:
         super().__init__()
         self.reach = reach
-        distances = torch.arange(-reach, reach + 1.0)
-        head = torch.arange(heads)[:, None] % len(self.SLOPES)
+        self.table = nn.Parameter(torch.empty(heads, 2 * reach + 1))
+        if not self.table.is_meta:
+            self._prefer()
+
+    @torch.no_grad()
+    def _prefer(self) -> None:
+        distances = torch.arange(-self.reach, self.reach + 1.0)
+        head = torch.arange(len(self.table))[:, None] % len(self.SLOPES)
         slopes, peaks = torch.tensor(self.SLOPES)[head], torch.tensor(self.PEAKS)[head]
-        self.table = nn.Parameter(-slopes * (distances - peaks).abs())
+        self.table.copy_(-slopes * (distances - peaks).abs())
 
     def forward(self, time: int) -> Tensor:
         """The bias (heads, time, time) of query i and key j."""

@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.errors import InputError
 from core.spec import ROLES, ConvFrontEnd, LayerSpec, MelFrontEnd, ModelSpec, Positions
 from encoders import build, zoo
-from encoders.model import from_state
+from encoders.model import from_state, outline
 from encoders.pretext import ClusterHead, HubertHead
 
 HEADS, HEAD_DIM = 4, 6
@@ -158,6 +159,23 @@ def test_half_precision_stays_near_float32(dtype: str) -> None:
         exact, rough = encoder(waveforms).states[-1], half(waveforms).states[-1]
     assert rough.dtype == getattr(torch, dtype)
     assert (exact - rough.float()).abs().mean() < 0.03
+
+
+@given(spec=specs())
+def test_an_outline_has_the_tensors_of_a_model_and_no_numbers(spec: ModelSpec) -> None:
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            asked.add(func.__name__.partition(".")[0])
+            return func(*args, **(kwargs or {}))
+
+    asked: set[str] = set()
+    with Watch():
+        made = outline(spec).state_dict()
+    assert not asked & {"uniform_", "arange"}, "weights and biases are initialised for nothing"
+    whole = build(spec, 0).state_dict()
+    assert {n: (t.shape, t.dtype, "meta") for n, t in whole.items()} == {
+        name: (tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in made.items()
+    }
 
 
 def test_full_precision_encoders_train_in_every_parameter() -> None:

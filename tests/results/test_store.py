@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,78 @@ def test_a_half_written_file_counts_as_never_written_and_is_named(run, caplog):
     assert run.records() == []
 
 
+def test_a_glance_tells_what_a_plan_needs_as_reading_does(run):
+    done = section(name="task.pr")
+    made = replace(section(name="compress"), details={"weights": "f00", "layers": [1]})
+    failed = replace(section(name="profile.macs"), status="failed", reason='no "luck"')
+    for each in (done, made, failed):
+        run.write_section(POINT.key, each)
+    found = run.glance(POINT)
+    assert found.point == POINT
+    assert found.sections == {n: s.brief() for n, s in run.read(POINT.key).sections.items()}
+    assert found.sections["compress"].details == {"weights": "f00"}
+    assert found.sections["profile.macs"].reason == failed.reason
+    assert run.glance(Point("builtin", "low-rank", 0.25, 0, "builtin")).sections == {}
+
+
+def test_a_glance_opens_a_finished_measurement_without_parsing_it(run, monkeypatch):
+    parsed, real = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or real(text))
+    assert list(run.glance(POINT).sections) == ["profile.params"]
+    assert [b"low-rank" in text for text in parsed] == [True], "the point alone"
+
+
+@pytest.mark.parametrize("left", [0, 40, 200, -2, -3])
+def test_a_glance_counts_a_half_written_file_as_never_written(run, caplog, left):
+    path = run.path / "points" / POINT.key / "profile.params.json"
+    path.write_bytes(path.read_bytes()[:left])
+    assert run.glance(POINT).sections == {} == run.read(POINT.key).sections
+    assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "3", '{"name": "task.ks"}'])
+@pytest.mark.parametrize("name", ["task.pr.json", "point.json"])
+def test_a_glance_refuses_a_foreign_file_by_name(run, name, content):
+    (run.path / "points" / POINT.key / name).write_text(content)
+    with pytest.raises(InputError, match=name):
+        run.glance(POINT)
+
+
+def test_a_glance_refuses_a_section_under_anothers_name(run):
+    folder = run.path / "points" / POINT.key
+    (folder / "profile.params.json").rename(folder / "profile.macs.json")
+    with pytest.raises(InputError, match=r"profile\.macs"):
+        run.glance(POINT)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "status", "waited_for"),
+    [
+        ("compress", 5.0, "done", {"point.json", "model.safetensors", "compress.json"}),
+        ("task.ks", 5.0, "done", {"point.json", "task.ks.json"}),
+        ("task.ks", 0.0, "failed", {"point.json", "task.ks.json"}),
+        ("task.ks", 0.01, "done", set()),
+        ("compress", 0.01, "done", set()),
+    ],
+)
+def test_what_is_dear_is_waited_for_with_what_it_needs(
+    run, monkeypatch, name, seconds, status, waited_for
+):
+    (run.model_folder(POINT.key)).mkdir(parents=True)
+    (run.model_folder(POINT.key) / "model.safetensors").write_text("weights")
+    waited, real = set(), os.fsync
+
+    def count(file):
+        waited.add(os.fstat(file).st_ino)
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", count)
+    made = replace(section(name=name), seconds=seconds, status=status)
+    run.write_section(POINT.key, made)
+    assert {p.name for p in run.path.rglob("*.*") if p.stat().st_ino in waited} == waited_for
+    assert run.read(POINT.key).sections[name] == made
+
+
 @pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "3", '{"name": "task.ks"}'])
 @pytest.mark.parametrize("name", ["task.pr.json", "point.json"])
 def test_a_foreign_file_is_refused_by_name(run, name, content):
@@ -130,6 +203,24 @@ def test_a_disk_that_takes_no_more_keeps_the_old_file(tmp_path, monkeypatch, num
     assert str(tmp_path) in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["point.json"]
     assert path.read_bytes() == b"old"
+
+
+def test_records_keep_of_details_and_environments_what_is_asked_for(run):
+    run.write_section(POINT.key, section())
+    whole, pared, bare = run.records()[0], run.records(["raw"])[0], run.records(())[0]
+    for record, details, environment in (
+        (whole, {"raw": [1, 2]}, {"cpu": "x"}), (pared, {"raw": [1, 2]}, {}), (bare, {}, {})
+    ):  # fmt: skip
+        found = record.sections["profile.params"]
+        assert (found.details, found.environment) == (details, environment)
+        assert found.values == {"params_total": 1.5}
+
+
+def test_what_a_metric_means_is_read_once_for_all_records(run):
+    run.write_section(POINT.key, section())
+    first, second = (run.read(POINT.key).sections["profile.params"].metrics for _ in range(2))
+    assert first["params_total"] is second["params_total"]
+    assert first is not second
 
 
 def test_records_need_the_standard_library_alone(run):
