@@ -234,6 +234,14 @@ def sweep(
             "enough for.",
         ),
     ] = None,
+    processes_per_track: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that train a track together, each on a GPU or threads of its own; an "
+            "update takes as many times the speech, so the models are others.",
+        ),
+    ] = 1,
     address: Annotated[
         str | None,
         typer.Option(
@@ -280,7 +288,7 @@ def sweep(
         model=model, methods=methods, rates=rates, seeds=seeds, source=Source(data, subset),
         tasks=tasks, task_source=Source(task_data, lexicon=lexicon), profilers=profilers,
         preset=preset, runtime=runtime, cache_limit=cache_limit, cache_dtype=cache_dtype,
-        trackers=tracker, time_limit=time_limit,
+        trackers=tracker, time_limit=time_limit, processes=processes_per_track,
     )  # fmt: skip
     folder = out or run_sweep.default_folder(request)
     if dry_run:
@@ -294,7 +302,7 @@ def sweep(
         return 0
     if resources != Resources(memory=memory if executor == "ray" else None):
         raise InputError("--partition, --gpus and the like are of --executor slurm; add it")
-    where = run_sweep.executor(executor, runtime, workers, address, memory)
+    where = run_sweep.executor(executor, runtime, workers, address, memory, processes_per_track)
     try:
         return FAILED if run_sweep.execute(request, folder, where, retry_failed) else 0
     except KeyboardInterrupt:

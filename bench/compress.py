@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from core.method import Method
 from core.point import Point
 from encoders import store
 from encoders.quantized import weights
+from encoders.together import leads
 from encoders.tracking import Tracking
 
 
@@ -50,7 +50,7 @@ def compress(
     if isinstance(encoder, Unsupported):
         raise InputError(f"{method} does not apply to {model}: {encoder}")
     before, after = (sum(p.numel() for p in weights(e)) for e in (dense, encoder))
-    if os.environ.get("RANK", "0") == "0":  # of processes that trained together, one saves
+    if leads():
         where = f"{data}:{subset}" if subset else data
         point = Point(model, str(method), rate, seed, where)
         store.save(encoder, out, cards.origin(point, achieved))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 from bench.plan import Plan, exclusive
 from bench.progress import in_words
+from core.errors import InputError
+from core.method import Method
 from core.point import REFERENCES
 from encoders import store
 from results.store import RunFolder
@@ -34,6 +37,35 @@ def estimate(plan: Plan, workers: int) -> str:
         if known := _measured(runs):
             return f"{_told(plan, known, workers)}, by {place}"
     return "nothing like it was measured yet, so hours and disk are not known"
+
+
+def lengths(plan: Plan) -> Callable[[str, str], float]:
+    """How long a section (method, name) takes, for the sake of order: in seconds if any was made.
+
+    A model of a method of which none was made takes as long as the audio that it trains on, at the
+    pace of those that were.
+    """
+    known = next((found for _, runs in _places(plan) if (found := _measured(runs))), {})
+    trained = [(fmean(took), heard) for (name, method), took in known.items()
+               if name == "compress" and method and (heard := _heard(method))]  # fmt: skip
+    pace = sum(took for took, _ in trained) / sum(heard for _, heard in trained) if trained else 1.0
+
+    def length(method: str, name: str) -> float:
+        if took := known.get((name, method)):
+            return fmean(took)
+        if name == "compress":
+            return _heard(method) * pace
+        return fmean(known.get((name, ""), [0.0]))
+
+    return cache(length)
+
+
+def _heard(method: str) -> float:
+    """Seconds of audio that models of that method train on; 0 where it is not there any more."""
+    try:
+        return sum(step.heard for step in Method.parse(method).steps)
+    except InputError:
+        return 0.0
 
 
 def _places(plan: Plan) -> Iterator[tuple[str, list[RunFolder]]]:
@@ -90,7 +122,8 @@ def _told(plan: Plan, known: Measured, workers: int) -> str:
         elif exclusive(name):
             alone += fmean(took)
         else:
-            shared += fmean(took)
+            processes = plan.request.together(method) if name == "compress" else 1
+            shared += fmean(took) * processes
         if name == "compress" and weighs:
             disk += fmean(weighs)
     room = f"{disk / 1e9:.3g} GB" if disk >= 1e9 else f"{disk / 1e6:.3g} MB"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench import environment
+from bench.deaths import write_death
 from bench.executors._base import Ended, Said, Say
 from bench.executors.local import Local
 from bench.finetune_table import SECTION, as_csv, render, rows
@@ -286,8 +287,17 @@ def _follow(
     run: RunFolder, jobs: Sequence[Finetune], points: Mapping[str, Point], workers: int
 ) -> None:
     """Run the jobs side by side; one whose process dies is a failure, with its reason."""
-    left = [name for job in jobs for _, name in job.todo]
+    left = [pair for job in jobs for pair in job.todo]
+    in_work: dict[tuple[str, str], Started] = {}
     time_left = TimeLeft(workers, lambda name: False)
+
+    def over(key: str, section: Section) -> None:
+        left.remove((key, section.name))
+        time_left.learn(section.name, section.seconds)
+        if section.status == "failed":
+            progress.say(f"failed: {points[key]}, {section.name}: {section.reason}")
+        progress.finished(str(points[key]), [name for _, name in left])
+
     if not jobs:
         return
     with Local(workers) as executor, Progress(len(jobs), time_left) as progress:
@@ -295,19 +305,17 @@ def _follow(
             executor.submit(job)
         for event in executor.events():
             match event:
-                case Said(_, Started(key, name)):
+                case Said(_, Started(key, name) as started):
+                    in_work[key, name] = started
                     progress.working(f"{points[key]}: {name}")
                 case Said(_, Trained() as training):
                     progress.training(str(points[training.key]), training)
                 case Said(_, Finished(key, section)):
-                    left.remove(section.name)
-                    time_left.learn(section.name, section.seconds)
-                    if section.status == "failed":
-                        progress.say(f"failed: {points[key]}, {section.name}: {section.reason}")
-                    progress.finished(str(points[key]), left)
+                    over(key, section)
                 case Ended(Finetune() as job, reason) if reason:
-                    ((key, name),) = job.todo
-                    run.write_section(
-                        key, Section(name, "failed", job.todo[key, name], reason=reason)
-                    )
-                    progress.say(f"failed: {points[key]}, {name}: {reason}")
+                    ((pair, fingerprint),) = job.todo.items()
+                    if pair in left:
+                        over(
+                            pair[0],
+                            write_death(run, *pair, fingerprint, reason, in_work.get(pair)),
+                        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point
 from core.record import Section
 from core.runtime import Runtime
 from core.spec import ModelSpec
-from encoders import store, zoo
+from encoders import store, together, zoo
 from encoders.corpora import Corpus, open_corpus
 from encoders.hidden_cache import Cache, hidden_folder
 from encoders.tracking import Tracking
@@ -107,13 +108,15 @@ _open = cache(open_corpus)
 class Job:
     """Sections of some points to be made. todo: (point key, section name) -> fingerprint.
 
-    time_limit: seconds for each section; the process that takes longer ends.
+    time_limit: seconds for each section; the process that takes longer ends. processes: that do it
+    together.
     """
 
     run_path: Path
     points: tuple[Point, ...]
     todo: Mapping[tuple[str, str], str]
     time_limit: float | None = field(default=None, kw_only=True)
+    processes: int = field(default=1, kw_only=True)
     exclusive: ClassVar[bool] = False
 
     def without(self, finished: set[tuple[str, str]]) -> Job | None:
@@ -132,6 +135,7 @@ class Job:
 
         Raises:
             InputError: it cannot be written.
+            RuntimeError: one of several processes cannot go on; the sweep writes of it.
         """
         here, run = environment.here(), RunFolder(self.run_path)
         say(Started(key, name, here))
@@ -145,6 +149,8 @@ class Job:
             except Exception as error:
                 _refuse_full_disk(error, self.run_path)
                 mark_failed(section, error)
+                if self.processes > 1:
+                    raise _last_words(section) from error
         section.seconds = round(perf_counter() - start, 3)
         log = run.log(key, section.name)
         if logs.settle(run.log(key, name), log):
@@ -172,6 +178,8 @@ class Compress(Job):
 
     track: identifies what trainings of the track depend on; their checkpoints lie under it, so a
     job that was cut goes on from them. trackers: hear of the trainings.
+
+    Of several processes each trains on batches of its own, and the first has all of the rest.
     """
 
     source: Source = field(kw_only=True)
@@ -179,6 +187,12 @@ class Compress(Job):
     trackers: tuple[str, ...] = ()
 
     def run(self, say: Say) -> None:
+        if together.leads():
+            self._lead(say)
+        else:
+            self._follow()
+
+    def _lead(self, say: Say) -> None:
         left = list(self.points)
         diverged: Diverged | None = None
         while left:
@@ -189,6 +203,7 @@ class Compress(Job):
                     if diverged:
                         raise diverged
                     try:
+                        together.meet()
                         self._store(point, section, *next(made))
                     except Diverged as error:
                         diverged = error  # the rates to come would diverge in the same way
@@ -197,6 +212,21 @@ class Compress(Job):
                     break  # a generator that raised is over; the other rates get a new one
         if not diverged:
             RunFolder(self.run_path).drop_checkpoints(self.track)
+
+    def _follow(self) -> None:
+        """Go the way of the process that leads, which waits for this one wherever they train."""
+        made, run = self._make(list(self.points), lambda _: None), RunFolder(self.run_path)
+        for point in self.points:
+            together.meet()
+            with logs.kept(run.log(point.key, "compress"), leads=False):
+                try:
+                    next(made)
+                except Diverged:
+                    return
+                except Exception as error:
+                    section = Section("compress", "failed", "")
+                    mark_failed(section, error)
+                    raise _last_words(section) from error
 
     def _make(self, points: list[Point], say: Say) -> Iterator[tuple[Encoder | Unsupported, float]]:
         """The encoder of each point in order, with the rate that was achieved."""
@@ -228,6 +258,8 @@ class Compress(Job):
         folder = RunFolder(self.run_path).model_folder(point.key)
         store.save(encoder, folder, cards.origin(point, achieved_rate))
         section.details["weights"] = store.fingerprint(folder)
+        if self.processes > 1:
+            section.details["processes"] = self.processes
         if numerics := sorted({layer.numeric for layer in encoder.spec.layers} - {"float"}):
             section.details["numeric"] = ", ".join(numerics)
         section.details |= _shape(encoder.spec)
@@ -253,16 +285,20 @@ class Evaluate(Job):
     def run(self, say: Say) -> None:
         (point,) = self.points
         folder = RunFolder(self.run_path).model_folder(point.key)
-        names, load = [name for _, name in self.todo], _loader()
-        for name in names:
+        self._profile(say, point, folder)
+        left = [name.removeprefix("task.") for _, name in self.todo if name.startswith("task.")]
+        while left:
+            self._score(say, point, folder, left)
+
+    def _profile(self, say: Say, point: Point, folder: Path) -> None:
+        """Measure all costs of one model; tasks load it anew, when this one is gone."""
+        load = _loader()
+        for _, name in self.todo:
             if name.startswith("profile."):
                 with self.section(say, point.key, name) as section:
                     measure(section, load(folder), self.source.open(), folder, self.runtime)
                 if section.status == "failed":
                     load = _loader()  # who knows what it left of the model
-        left = [name.removeprefix("task.") for name in names if name.startswith("task.")]
-        while left:
-            self._score(say, point, folder, left)
 
     def _score(self, say: Say, point: Point, folder: Path, left: list[str]) -> None:
         """Score tasks and take them off the list, until all are done or one fails."""
@@ -378,6 +414,12 @@ def mark_failed(section: Section, error: Exception) -> None:
     if memory.ran_out(error):
         section.reason = f"{memory.shortage(error)}; {_LESS[section.name == 'compress']}"
     section.details["traceback"] = "".join(traceback.format_exception(error))
+
+
+def _last_words(section: Section) -> RuntimeError:
+    """Of a process that has to end with those that it trains with; the log gets the traceback."""
+    print(section.details["traceback"], file=sys.stderr)
+    return RuntimeError(section.reason)
 
 
 #: How a measurement, and how the making of a model, does with less memory.

@@ -20,15 +20,16 @@ _OUTPUTS = (1, 2)
 
 
 @contextmanager
-def kept(log: Path) -> Iterator[None]:
+def kept(log: Path, leads: bool = True) -> Iterator[None]:
     """Send the outputs of this process to a file meanwhile, for `settle`.
 
-    Of a crash the interpreter prints its stack there.
+    Of a crash the interpreter prints its stack there. leads: or another process has begun the file,
+    and this one adds to it.
 
     Raises:
         InputError: the file cannot be made.
     """
-    file = _open(_in_work(log))
+    file = _open(_in_work(log)) if leads else _join(_in_work(log))
     _flush()
     before = [os.dup(output) for output in _OUTPUTS]
     for output in _OUTPUTS:
@@ -76,6 +77,13 @@ def _open(path: Path) -> int:
             f"cannot write into {path.parent} ({error.strerror}); "
             "free space there or choose another folder"
         ) from error
+
+
+def _join(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:  # the section is over already
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def _flush() -> None:

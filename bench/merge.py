@@ -215,7 +215,10 @@ def _differences(one: Section, other: Section) -> Iterator[str]:
                 f"{name} {section.values.get(name, float('nan')):.6g}" for name in names
             )
         elif section.name == "compress":
-            yield f"weights {section.details.get('weights')}"
+            processes = section.details.get("processes", 1)
+            yield f"weights {section.details.get('weights')}" + (
+                f" (trained by {processes} processes)" if processes > 1 else ""
+            )
         else:
             yield f"fingerprint {section.fingerprint}"
 

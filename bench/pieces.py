@@ -8,12 +8,14 @@ failures and going on are the same code as on one machine.
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+from bench.estimate import lengths
 from bench.executors.local import Local
 from bench.plan import Plan, Request, exclusive
 from bench.sweep import Sweep
@@ -45,7 +47,8 @@ class Piece:
             InputError: as `Sweep.run`, also where another process is at this piece.
         """
         plan = self._plan()
-        executor = Local.of(self.request.runtime, self.workers)
+        processes = 1 if self.exclusive else self.request.processes
+        executor = Local.of(self.request.runtime, self.workers, processes)
         with unsignalled():
             forkserver.ensure_running()
         with executor:
@@ -61,23 +64,33 @@ class Piece:
 
 
 def cut(plan: Plan, workers: int | None, retry_failed: bool) -> list[Piece]:
-    """The pieces that lack something, the timings last."""
+    """The pieces that lack something: the longest first, as jobs begin in order; timings last."""
     request, todo = plan.request, plan.todo(retry_failed)
     alone = tuple(n for n in request.profilers if exclusive(f"profile.{n}"))
     shared = tuple(name for name in request.profilers if name not in alone)
-    lacking = {key for key, name in todo if not exclusive(name)}
+    lacking = _lacking(plan, todo)
     folder = plan.run.path.resolve()
     pieces = [
         Piece(_name(track[0]), replace(request, profilers=shared), folder, keys,
               workers, retry_failed)
         for track in request.tracks()
-        if (keys := frozenset(point.key for point in track) & lacking)
+        if (keys := frozenset(point.key for point in track) & lacking.keys())
     ]  # fmt: skip
+    pieces.sort(key=lambda piece: -sum(lacking[key] for key in piece.keys))
     if any(exclusive(name) for _, name in todo):
         timed = replace(request, profilers=alone, tasks=())
         keys = frozenset(point.key for track in timed.tracks() for point in track)
         pieces.append(Piece(TIMING, timed, folder, keys, 1, retry_failed))
     return pieces
+
+
+def _lacking(plan: Plan, todo: list[tuple[str, str]]) -> dict[str, float]:
+    """The points that lack more than timings, and how long that takes."""
+    lacking, length = defaultdict[str, float](float), lengths(plan)
+    for key, name in todo:
+        if not exclusive(name):
+            lacking[key] += length(plan.records[key].point.method, name)
+    return lacking
 
 
 def _name(first: Point) -> str:

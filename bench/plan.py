@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ State = Literal["done", "missing", "stale", "failed", "unsupported"]
 class Request:
     """What the user asked for, checked: which points, and what is to be known of each.
 
-    time_limit: seconds for each section, None for as long as it takes.
+    time_limit: seconds for each section, None for as long as it takes. processes: that make a
+    track together, of a method that trains.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Request:
     cache: Cache = field(default_factory=Cache)
     trackers: tuple[str, ...] = ()
     time_limit: float | None = None
+    processes: int = 1
 
     def tracks(self) -> Iterator[tuple[Point, ...]]:
         """Points that are made together: a reference, or one method and seed at all rates.
@@ -68,6 +70,12 @@ class Request:
         """The sections of that point, in the order in which they are made."""
         profiles = [f"profile.{name}" for name in self.profilers if point.method != RANDOM]
         return ["compress", *profiles, *(f"task.{name}" for name in self.tasks)]
+
+    def together(self, method: str) -> int:
+        """How many processes make a track of that method."""
+        if self.processes == 1 or method in REFERENCES:
+            return 1
+        return self.processes if Method.parse(method).trains else 1
 
     @property
     def random_weights(self) -> bool:
@@ -93,7 +101,7 @@ class Request:
 
 @dataclass
 class Plan:
-    """A request held against the records of a run."""
+    """A request held against the records of a run, of whose sections it holds the brief form."""
 
     request: Request
     run: RunFolder
@@ -113,7 +121,7 @@ class Plan:
         run = RunFolder(folder)
         points = [point for track in request.tracks() for point in track]
         points = [point for point in points if keys is None or point.key in keys]
-        records = {point.key: run.find(point.key) or Record(point) for point in points}
+        records = {point.key: run.glance(point) for point in points}
         return cls(request, run, records)
 
     def section(self, key: str, name: str) -> Section | None:
@@ -225,9 +233,12 @@ class Plan:
         method = Method.parse(point.method)
         sources = [plugins.card("method", step.name).source_hash for step in method.steps]
         data = self.request.data_fingerprint if method.uses_data else None
-        return digest([self.request.model_fingerprint, point.method, sources, point.seed, data])
+        made = [self.request.model_fingerprint, point.method, sources, point.seed, data]
+        processes = self.request.together(point.method)
+        return digest([*made, *([processes] if processes > 1 else [])])  # each hears other speech
 
 
+@cache
 def exclusive(name: str) -> bool:
     """Whether that section needs the machine to itself; no where its profiler is gone."""
     kind, _, plugin = name.partition(".")

@@ -73,6 +73,7 @@ class Measure:
     request: Request
     exported: Path
     exclusive: ClassVar[bool] = True
+    processes: ClassVar[int] = 1
 
     def run(self, say: Say) -> None:
         from encoders.workload import Workload

@@ -60,6 +60,7 @@ def request(
     cache_dtype: str = KEPT[0],
     trackers: str | None = None,
     time_limit: str | None = None,
+    processes: int = 1,
 ) -> Request:
     """What the command line asks for.
 
@@ -72,7 +73,7 @@ def request(
         tuple(plugins.select("task", tasks)), task_source,
         tuple(plugins.select("profiler", profilers)), runtime,
         _cache(cache_limit, cache_dtype, task_source), read_trackers(trackers),
-        _time_limit(time_limit),
+        _time_limit(time_limit), processes,
     )  # fmt: skip
     store.read_spec(model)
     return wanted
@@ -143,7 +144,7 @@ def preview(request: Request, folder: Path, workers: int | None = None) -> str:
         lines.append(f"{record.point}: {told}")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(totals.items()))
     lines.append(f"{len(plan.records)} points in {folder}, sections: {counts}")
-    left = estimate(plan, workers or environment.cores())
+    left = estimate(plan, Local.of(request.runtime, workers).workers)
     return "\n".join([*lines, *([left] if left else [])])
 
 
@@ -159,15 +160,20 @@ def _state(plan: Plan, key: str, name: str) -> tuple[str, str]:
 
 
 def executor(
-    name: str, runtime: Runtime, workers: int | None, address: str | None, memory: str | None
+    name: str,
+    runtime: Runtime,
+    workers: int | None,
+    address: str | None,
+    memory: str | None,
+    processes: int = 1,
 ) -> Executor:
     """Where the jobs of a sweep will run. workers: side by side; None for what there is room for.
 
-    memory: of a job on Ray.
+    memory: of a job on Ray. processes: of the largest job.
 
     Raises:
         InputError: there is no such place, or what it needs is not installed; this machine has
-            not the device.
+            not the device, or no room.
     """
     executors.check(name)
     if address is not None and name != "ray":
@@ -176,12 +182,12 @@ def executor(
         from bench.executors.ray import Ray
 
         size = read_quantity(memory, "B", "memory") if memory else 0
-        return Ray(runtime, address, workers, int(size))
+        return Ray(runtime, address, workers, int(size), processes)
     if runtime.cuda:
         from profilers._running import check
 
         check(runtime)
-    return Local.of(runtime, workers)
+    return Local.of(runtime, workers, processes)
 
 
 def execute(
@@ -222,13 +228,14 @@ def submit(
     Raises:
         InputError: as `execute`; SLURM refuses; earlier jobs are to write there still.
     """
-    slurm.check(request.runtime, resources)
+    slurm.check(request.runtime, resources, request.processes, workers)
     plan = _plan(request, folder)
     for line in _remarks(request):
         print(f"note: {line}")
     with alone(plan.run, "submission"):
         slurm.refuse_submitted(folder)
-        if parts := pieces.cut(plan, workers or resources.workers(request.runtime), retry_failed):
+        side_by_side = workers or resources.workers(request.runtime, request.processes)
+        if parts := pieces.cut(plan, side_by_side, retry_failed):
             plan.run.write_run(_provenance(request))
             for key in {key for key, record in plan.records.items() if not record.sections}:
                 plan.run.write_point(plan.records[key].point)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import logs
+from bench.deaths import write_death
 from bench.executors._base import Ended, Executor, Said
 from bench.heartbeat import Heartbeat
 from bench.jobs import Compress, Evaluate, Finished, Job, Started, Time, Told, Trained
@@ -51,7 +51,7 @@ class Sweep:
         self._waiting: dict[str, list[Pair]] = {}
         self._told: set[str] = set()
         self._made = {
-            section.fingerprint: (key, section)
+            section.fingerprint: key
             for key, record in plan.records.items()
             for section in record.sections.values()
             if section.status == "done" and section.name != "compress"
@@ -96,11 +96,11 @@ class Sweep:
                 todo = self._fingerprints([(p.key, "compress") for p in points])
                 common = self._common(points, todo)
                 request, which = self.plan.request, self.plan.track(points[0])
-                self.executor.submit(
-                    Compress(
-                        **common, source=request.source, track=which, trackers=request.trackers
-                    )
-                )
+                job = Compress(
+                    **common, source=request.source, track=which, trackers=request.trackers,
+                    processes=request.together(points[0].method),
+                )  # fmt: skip
+                self.executor.submit(job)
             for point in track:
                 if (point.key, "compress") not in self._wanted:
                     self._measure(point.key)
@@ -146,14 +146,20 @@ class Sweep:
             section = self.plan.section(*pair)
             if section and section.fingerprint == fingerprint and section.status == "done":
                 self._settle(*pair, section)
-            elif fingerprint in self._made:
-                self._copy(*pair, *self._made[fingerprint])
+            elif twin := self._twin(fingerprint, pair[1]):
+                self._copy(*pair, *twin)
             elif fingerprint in self._waiting:
                 self._waiting[fingerprint].append(pair)
             else:
                 self._waiting[fingerprint] = []
                 todo[pair] = fingerprint
         return todo
+
+    def _twin(self, fingerprint: str, name: str) -> tuple[str, Section] | None:
+        """Whose equal section is there, and what came of it, read anew: nobody holds them all."""
+        key = self._made.get(fingerprint)
+        section = key and self.plan.run.section(key, name)
+        return (key, section) if key and section else None
 
     def _follow(self) -> None:
         """Take in what the workers report until none is at work."""
@@ -190,7 +196,7 @@ class Sweep:
         for pair in self._waiting.pop(section.fingerprint, []):
             self._copy(*pair, key, section)
         if section.status == "done" and section.name != "compress":
-            self._made[section.fingerprint] = key, section
+            self._made[section.fingerprint] = key
 
     def _settle(self, key: str, name: str, section: Section | None) -> None:
         """The section needs no more work; None where there is nothing that it could measure."""
@@ -200,7 +206,7 @@ class Sweep:
         self._heartbeat.left(self.left)
         record = self.plan.records[key]
         if section is not None:
-            record.sections[name] = section
+            record.sections[name] = section.brief()
             if section.status == "failed":
                 self._progress.say(f"failed: {record.point}, {name}: {section.reason}")
         self._progress.finished(str(record.point), self._wanted.by_name)
@@ -244,17 +250,8 @@ class Sweep:
     def _fail(self, pair: Pair, fingerprint: str, reason: str) -> None:
         """Record what nobody could who worked at it."""
         key, name = pair
-        started = self._in_work.get(key)
-        section = Section(
-            name, "failed", fingerprint, reason=reason,
-            environment=dict(started.environment) if started else {},
-        )  # fmt: skip
-        log = self.plan.run.log(key, name)
-        if logs.settle(log):
-            section.details["log"] = str(log.relative_to(self.plan.run.path))
-            section.reason += f"; its last words are in {log}"
-        self.plan.run.write_section(key, section)
-        self._finish(key, section)
+        run, started = self.plan.run, self._in_work.get(key)
+        self._finish(key, write_death(run, key, name, fingerprint, reason, started))
 
     def _reason(self, end: Ended) -> str:
         limit = self.plan.request.time_limit

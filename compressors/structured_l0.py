@@ -34,6 +34,7 @@ from core.errors import Unsupported
 from core.spec import ModelSpec
 from encoders.model import Encoder
 from encoders.store import load, save
+from encoders.together import leads
 
 
 @dataclass
@@ -127,7 +128,7 @@ class StructuredL0(Trained):
 
         def after_step(step: int) -> None:
             objective.done.fill_(step + 1)
-            for rate in rates:
+            for rate in rates if leads() else ():
                 if rise.reaches(rate, self.steps) == step + 1:
                     save(cut(gated.encoder, masks_at(gated, rate, settled)), _place(setting, rate))
 

@@ -48,14 +48,31 @@ class Step:
         return plugins.card("method", self.name).preset(self.preset) | dict(self.options)
 
     @property
+    def chosen(self) -> dict[str, Any]:
+        """Every option's value."""
+        options = plugins.card("method", self.name).options
+        return {option.name: option.default for option in options} | self.settings
+
+    @property
+    def updates(self) -> int:
+        """Of one of its trainings, as its option `steps` says; 0 where it trains nothing."""
+        chosen = self.chosen
+        return 0 if chosen.get("schedule") == "one-shot" else chosen.get("steps", 0)
+
+    @property
+    def heard(self) -> float:
+        """Seconds of audio that one of its trainings takes."""
+        chosen = self.chosen
+        return self.updates * chosen.get("accumulate", 1) * chosen.get("batch_seconds", 1.0)
+
+    @property
     def uses_data(self) -> bool:
         """Whether its models depend on the corpus; a card may name options that decide it."""
         card = plugins.card("method", self.name)
         free = card.constants.get("uses_data", False)
         if isinstance(free, bool):
             return free
-        chosen = {option.name: option.default for option in card.options} | self.settings
-        return any(chosen[name] != value for name, value in free.items())
+        return any(self.chosen[name] != value for name, value in free.items())
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,11 @@ class Method:
     def uses_data(self) -> bool:
         """Whether the models of any step depend on the corpus."""
         return any(step.uses_data for step in self.steps)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any step does."""
+        return any(step.updates for step in self.steps)
 
     @classmethod
     def parse(cls, text: str, preset: str = QUICK) -> Method:

@@ -1,8 +1,9 @@
 """The one training loop: updates that resume bit by bit, on one core or many GPUs (Accelerate).
 
-A batch is drawn by its number and random numbers by the number of the update, so a run that was cut
-goes on from its last checkpoint with the same numbers. Under `accelerate launch` or `torchrun`
-every process draws batches of its own, and gradients are averaged.
+A batch and the random numbers that go with it are drawn by its number, so a run that was cut goes
+on from its last checkpoint with the same numbers. Several processes, which `accelerate launch`,
+`torchrun` or a sweep starts, draw batches of their own and average the gradients: N of them train,
+but for rounding, as one does that takes N batches to an update where they take one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
-from core.errors import Diverged
+from core.errors import Diverged, InputError
 from encoders.tracking import UNTRACKED, Runs, Tracking
 from encoders.training_log import Report, TrainingLog, silent
 
@@ -103,6 +105,7 @@ def train(
 
     Raises:
         Diverged: a loss is no longer a finite number; the last good state stays on disk.
+        InputError: another number of processes began the training.
     """
     run = _Run(learner, settings, name, folder, report)
     if not run.finished:
@@ -127,12 +130,18 @@ class _Run:
         self.accelerator = _accelerator(settings)
         self.optimizer = _optimizer(learner, settings)
         self.begin, self.finished = self._resume()
+        self.accelerator.wait_for_everyone()  # then the first may replace what all have read
         self.log = TrainingLog(folder / "log.csv")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes, of those that train together."""
+        return self.accelerator.is_main_process
 
     @contextmanager
     def tracked(self, tracking: Tracking) -> Iterator[None]:
         """Trackers hear of the training meanwhile, from one of its processes."""
-        heard = tracking if self.accelerator.is_main_process else UNTRACKED
+        heard = tracking if self.leads else UNTRACKED
         with heard.runs(self.name, asdict(self.settings), self.begin, self.ids) as self.runs:
             yield
 
@@ -143,7 +152,8 @@ class _Run:
         stop: Callable[[dict[str, float]], bool] | None,
     ) -> None:
         settings, start = self.settings, time.perf_counter()
-        self.log.forget(self.name, self.begin)
+        if self.leads:
+            self.log.forget(self.name, self.begin)
         learner, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
         learner.train()
         ahead = self._ahead(batches)
@@ -163,7 +173,7 @@ class _Run:
                 after_step(step)
             done, last = step + 1, step + 1 == settings.steps
             if done % settings.report_every == 0 or last:
-                self.means = self.window.empty()
+                self.means = self._means()
                 self._refuse_divergence(done)
                 self._tell(done, time.perf_counter() - start)
                 last = last or (stop is not None and stop(self.means))
@@ -171,13 +181,27 @@ class _Run:
                 self._keep(done, finished=last)
             if last:
                 break
+        self._align()
         self.learner.eval().to(self.home)
+
+    def _means(self) -> dict[str, float]:
+        """Of the losses since the last report, over all processes and the same in each of them."""
+        every = _of_all(self.window.empty())
+        return {key: fmean(own.get(key, 0.0) for own in every) for own in every for key in own}
+
+    def _align(self) -> None:
+        """Give every process the first one's buffers, which are each one's own while it trains."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.learner.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+            self.accelerator.wait_for_everyone()
 
     def _due(self, done: int) -> bool:
         """Whether a checkpoint is; of several processes the one that writes it decides."""
         if done % self.settings.checkpoint_every:
             return False
-        return time.monotonic() - self.kept >= self.settings.checkpoint_apart * self.keeping
+        waited = time.monotonic() - self.kept
+        return _of_first(waited >= self.settings.checkpoint_apart * self.keeping)
 
     def _ahead(self, batches: Batches) -> Iterator[Any]:
         """The batches of this process in order, read ahead by the workers."""
@@ -192,14 +216,16 @@ class _Run:
         )  # fmt: skip
 
     def _generator(self, step: int, part: int) -> torch.Generator:
-        numbers = (self.settings.seed, step, part, self.accelerator.process_index)
+        """Of a batch: each has its own, whichever process draws it in whatever part."""
+        batch = part * self.accelerator.num_processes + self.accelerator.process_index
+        numbers = (self.settings.seed, step, batch, 0)  # the last one lets earlier results stand
         seed = 0
         for number in numbers:
             seed = (seed * 1_000_003 + number + 1) % 2**62
         return torch.Generator().manual_seed(seed)
 
     def _tell(self, done: int, seconds: float) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.leads:
             return
         values = {**self.means, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         self.log.add(self.name, done, {**values, "seconds": seconds})
@@ -221,7 +247,8 @@ class _Run:
 
     def _keep(self, done: int, finished: bool) -> None:
         """Write the state; a finished training needs no optimizer any more."""
-        if not self.accelerator.is_main_process:
+        windows = _of_all(self.window.state())
+        if not self.leads:
             return
         begin = time.monotonic()
         state: dict[str, Any] = {
@@ -230,7 +257,7 @@ class _Run:
         }  # fmt: skip
         if not finished:
             state["optimizer"] = self.optimizer.state_dict()
-            state["window"] = (self.window.sums, self.window.count)
+            state["windows"] = windows
             state["tracker_runs"] = self.runs.ids
             if self.accelerator.scaler is not None:
                 state["scaler"] = self.accelerator.scaler.state_dict()
@@ -253,8 +280,14 @@ class _Run:
         if state["finished"]:
             self.learner.eval()
             return state["step"], True
+        if len(state["windows"]) != self.accelerator.num_processes:
+            raise InputError(
+                f"{self.path} was begun by {len(state['windows'])} processes, not by "
+                f"{self.accelerator.num_processes}; go on with as many, or remove it"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
-        self.window.sums, self.window.count = state["window"]
+        own = state["windows"][self.accelerator.process_index]
+        self.window.sums, self.window.count = own
         self.ids = state.get("tracker_runs", {})
         if "scaler" in state and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -274,7 +307,12 @@ class _Window:
             value = value.detach().float()
             self.sums[key] = self.sums[key].to(value.device) + value if key in self.sums else value
 
+    def state(self) -> tuple[dict[str, Tensor], int]:
+        """What is to be kept of it, on the CPU."""
+        return {key: total.cpu() for key, total in self.sums.items()}, self.count
+
     def empty(self) -> dict[str, float]:
+        """The means, of which none is kept."""
         means = {key: float(total) / self.count for key, total in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
@@ -304,6 +342,20 @@ def _accelerator(settings: Settings) -> Accelerator:
         gradient_accumulation_steps=settings.accumulate,
         cpu=not torch.cuda.is_available(),
     )
+
+
+def _of_all(value: Any) -> list[Any]:
+    """What each of the processes gives, in their order."""
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
+
+
+def _of_first(value: Any) -> Any:
+    """What the first of the processes gives."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
 
 
 def _optimizer(learner: nn.Module, settings: Settings) -> torch.optim.Optimizer:

@@ -10,9 +10,16 @@ Say = Callable[[Any], None]
 
 
 class Job(Protocol):
-    """Work that can be sent to a process. exclusive: nothing else may run beside it."""
+    """Work that can be sent to a process. exclusive: nothing else may run beside it.
+
+    processes: how many do it together, on one machine, each as if it were alone but for what it
+    reads in the variables that `encoders.together` sets. What the first says is heard.
+    """
 
     exclusive: ClassVar[bool]
+
+    @property
+    def processes(self) -> int: ...
 
     def run(self, say: Say) -> None:
         """Do the work; `say` sends a message to the parent."""
@@ -45,7 +52,7 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many jobs there is room for."""
+        """How many jobs of one process there is room for."""
 
     def __enter__(self) -> Executor: ...
 

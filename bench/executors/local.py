@@ -9,37 +9,30 @@ child speaks or ends; it never polls.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from queue import SimpleQueue
 from types import ModuleType
 
 from bench import environment
 from bench.executors._base import Ended, Job, Said
+from bench.executors._crew import Crew
+from bench.executors._worker import work
 from core.errors import InputError
 from core.runtime import Runtime
-
-#: A process that has worked for fewer seconds of its processor may take another job.
-YOUNG = 1.0
-
-Child = tuple[BaseProcess, Job, str | None]  # and the device that it sees
+from encoders.together import Seat, meeting_place
 
 
 class Local:
-    """Runs submitted jobs, at most `workers` at a time; a context manager that leaves no child.
+    """Runs submitted jobs, at most `workers` processes at a time; leaves no child behind it.
 
     threads: of the CPU, of each worker. devices: of CUDA, as CUDA_VISIBLE_DEVICES names them; a
     worker sees the one that the fewest others use, or all of the machine's where none are given.
+    Several that do a job together see as many, or none.
     """
 
     def __init__(self, workers: int, threads: int = 1, devices: Sequence[str] = ()) -> None:
@@ -47,15 +40,22 @@ class Local:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bench.executors._server"])
         self._queue: deque[Job] = deque()
-        self._running: dict[Connection, Child] = {}
-        self._idle: dict[Connection, Child] = {}
+        self._running: dict[Connection, Crew] = {}
+        self._idle: list[Crew] = []
 
     @classmethod
-    def of(cls, runtime: Runtime, workers: int | None = None) -> Local:
-        """A worker per GPU, or as many as the cores are enough for where none are asked for."""
+    def of(cls, runtime: Runtime, workers: int | None = None, processes: int = 1) -> Local:
+        """A worker per GPU, or as many as the cores are enough for where none are asked for.
+
+        Raises:
+            InputError: there is no room for a job of so many processes.
+        """
         devices = _devices() if runtime.device == "cuda" else ()
         room = 1 if runtime.cuda else environment.cores() // runtime.threads
-        return cls(workers or len(devices) or max(1, room), runtime.threads, devices)
+        local = cls(workers or len(devices) or max(1, room), runtime.threads, devices)
+        if processes > 1:
+            _check_room(local, runtime, processes)
+        return local
 
     def __enter__(self) -> Local:
         return self
@@ -77,23 +77,26 @@ class Local:
         while self._running:
             for connection in wait(list(self._running)):
                 assert isinstance(connection, Connection)
-                yield self._receive(connection)
+                if connection in self._running and (event := self._receive(connection)):
+                    yield event
             self._start_what_fits()
 
     def stop(self) -> None:
         """End all children and forget the line."""
         self._queue.clear()
-        for process, *_ in self._running.values():
+        crews = self._at_work()
+        processes = [process for crew in crews for process in crew.members.values()]
+        for process in processes:
             process.terminate()
-        for process, *_ in self._running.values():
+        for process in processes:
             process.join(timeout=3)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        for connection in self._running:
-            connection.close()
+        for crew in crews:
+            crew.end()
         self._running.clear()
         self._dismiss()
+
+    def _at_work(self) -> list[Crew]:
+        return list(dict.fromkeys(self._running.values()))
 
     def _start_what_fits(self) -> None:
         while job := self._next():
@@ -105,69 +108,76 @@ class Local:
         self._dismiss()
 
     def _next(self) -> Job | None:
-        """What may start now of what is in the line."""
-        busy = [job for _, job, _ in self._running.values()]
-        if not self._queue or len(busy) >= self.workers or any(job.exclusive for job in busy):
+        """What may start now of what is in the line; what is too large for now is waited for."""
+        busy = self._at_work()
+        left = self.workers - sum(map(len, busy))
+        if not self._queue or left <= 0 or any(crew.job.exclusive for crew in busy):
             return None
         job = next((job for job in self._queue if not job.exclusive), None)
-        return self._queue[0] if job is None and not busy else job
+        if job is None:
+            return None if busy else self._queue[0]
+        return job if job.processes <= left or not busy else None
 
     def _hand_over(self, job: Job) -> bool:
         """Give the job to a process that has none, if there is one."""
-        while self._idle:
-            connection, (process, _, device) = self._idle.popitem()
+        while self._idle and job.processes == 1:
+            crew = self._idle.pop()
             with suppress(OSError):  # it was killed meanwhile
-                connection.send(job)
-                self._running[connection] = (process, job, device)
+                crew.first.send(job)
+                crew.job = job
+                self._running[crew.first] = crew
                 return True
-            self._bury(connection, process)
+            crew.end(force=False)
         return False
 
     def _dismiss(self) -> None:
         """End the processes that have nothing to do."""
-        for connection in self._idle:
+        for crew in self._idle:
             with suppress(OSError):
-                connection.send(None)
+                crew.first.send(None)
         while self._idle:
-            connection, (process, *_) = self._idle.popitem()
-            self._bury(connection, process)
-
-    def _bury(self, connection: Connection, process: BaseProcess) -> None:
-        """Wait for a process that ends."""
-        process.join()
-        connection.close()
+            self._idle.pop().end(force=False)
 
     def _start(self, job: Job) -> None:
-        ours, theirs = self._context.Pipe()
-        used = Counter(device for *_, device in self._running.values())
-        device = min(self.devices, key=used.__getitem__, default=None)
-        process = self._context.Process(
-            target=_work, args=(job, theirs, self.threads, device), daemon=True
-        )
-        with _nameless():
-            process.start()
-        theirs.close()
-        self._running[ours] = (process, job, device)
+        used = Counter(device for crew in self._at_work() for device in crew.devices)
+        devices = tuple(sorted(self.devices, key=used.__getitem__)[: job.processes])
+        place = meeting_place() if job.processes > 1 else None
+        crew = Crew(job, devices, place)
+        for index in range(job.processes):
+            ours, theirs = self._context.Pipe()
+            seat = Seat(index, job.processes, place.port) if place is not None else None
+            seen = devices if devices or seat else None
+            process = self._context.Process(
+                target=work, args=(job, theirs, self.threads, seen, seat)
+            )
+            with _nameless():
+                process.start()
+            theirs.close()
+            crew.members[ours] = process
+            self._running[ours] = crew
 
-    def _receive(self, connection: Connection) -> Said | Ended:
-        process, job, _ = self._running[connection]
+    def _receive(self, connection: Connection) -> Said | Ended | None:
+        """What is to be told of what a process says, which is nothing where another leads it."""
+        crew = self._running[connection]
         try:
             kind, message = connection.recv()
         except (EOFError, OSError):
-            kind, message = "died", ""
+            kind, message = "died", None
         if kind == "said":
-            return Said(job, message)
-        child = self._running.pop(connection)
+            return Said(crew.job, message)
+        if kind == "ended" and connection is not crew.first:
+            del self._running[connection]
+            return None
+        for own in crew.members:
+            self._running.pop(own, None)
         if kind == "free":
-            self._idle[connection] = child
-            return Ended(job)
-        self._bury(connection, process)
+            self._idle.append(crew)
+            return Ended(crew.job)
+        end = Ended(crew.job) if kind in ("ended", "refused") else crew.fate(connection, message)
+        crew.end(force=kind != "ended")
         if kind == "refused":
             raise InputError(message)
-        if kind == "ended":
-            return Ended(job)
-        overtime = process.exitcode == -signal.SIGALRM
-        return Ended(job, _death(process.exitcode), overtime=overtime)
+        return end
 
 
 @contextmanager
@@ -181,6 +191,25 @@ def _nameless() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def _check_room(local: Local, runtime: Runtime, processes: int) -> None:
+    """Refuse more processes to a job than there is room for.
+
+    Raises:
+        InputError: there is no room.
+    """
+    if processes <= min(local.workers, len(local.devices) if runtime.cuda else processes):
+        return
+    takes = f"--processes-per-track {processes} takes as many"
+    if not runtime.cuda:
+        raise InputError(
+            f"{takes} workers, and there are {local.workers}; give --workers {processes}"
+        )
+    raise InputError(
+        f"{takes} GPUs and workers, and with --device {runtime.device} there are "
+        f"{max(1, len(local.devices))} and {local.workers}"
+    )
+
+
 def _devices() -> tuple[str, ...]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -189,63 +218,3 @@ def _devices() -> tuple[str, ...]:
     import torch
 
     return tuple(map(str, range(torch.cuda.device_count())))
-
-
-def _death(exitcode: int | None) -> str:
-    """Why a process is gone that did not say goodbye."""
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = ", out of memory?" if name == "SIGKILL" else ""
-        return f"the process died of {name}{hint}"
-    return f"the process ended early with code {exitcode}"
-
-
-def _work(job: Job | None, parent: Connection, threads: int, device: str | None) -> None:
-    """The life of a child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    jobs: SimpleQueue[Job | None] = SimpleQueue()
-    threading.Thread(target=_take_in, args=(parent, jobs), daemon=True).start()
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # nobody has looked for devices before
-    import torch
-
-    _keep_memory()
-    drawn = torch.get_rng_state()
-    while job:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(drawn)  # nor do random numbers tell of the jobs before
-        try:
-            job.run(lambda message: parent.send(("said", message)))
-        except InputError as error:
-            parent.send(("refused", str(error)))
-            return
-        old = job.exclusive or time.process_time() > YOUNG
-        parent.send(("ended" if old else "free", None))
-        job = None if old else jobs.get()
-
-
-def _keep_memory() -> None:
-    """Let malloc keep what was freed, where it is glibc's: fresh pages are dear.
-
-    Tensors of megabytes would go back to the system and come from it again at every operation,
-    which took a fifth of the time of encoding a corpus, and most where two processes do it.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _MALLOC.items():
-            mallopt(option, value)
-
-
-#: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h, in bytes.
-_MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 64 << 20}
-
-
-def _take_in(parent: Connection, jobs: SimpleQueue[Job | None]) -> None:
-    """Put the jobs that come into the line; None is the last.
-
-    Leave at once when the parent is gone, even by kill -9: nobody would take our results.
-    """
-    with suppress(EOFError, OSError):
-        while True:
-            jobs.put(parent.recv())
-    os._exit(1)

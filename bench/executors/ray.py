@@ -31,16 +31,22 @@ Message = tuple[str, Any]
 class Ray:
     """Runs submitted jobs where there is room for them, each exclusive one on a node of its own.
 
-    A job holds a GPU where the runtime's device is one, and as many CPUs as the runtime has
-    threads. address: as `ray.init` takes it; by default RAY_ADDRESS, else this machine. workers:
-    jobs at a time at most; None for what fits. memory: bytes that each job holds.
+    A process of a job holds a GPU where the runtime's device is one, and as many CPUs as the
+    runtime has threads. address: as `ray.init` takes it; by default RAY_ADDRESS, else this machine.
+    workers: jobs at a time at most; None for what fits. memory: bytes that each job holds.
+    processes: of the largest job, all of which are on one node.
 
     Raises:
         InputError: the package is not there, or the device is none that Ray can choose.
     """
 
     def __init__(
-        self, runtime: Runtime, address: str | None, workers: int | None = None, memory: int = 0
+        self,
+        runtime: Runtime,
+        address: str | None,
+        workers: int | None = None,
+        memory: int = 0,
+        processes: int = 1,
     ) -> None:
         if runtime.cuda and runtime.device != "cuda":
             raise InputError(f"device {runtime.device!r}: Ray hands out the GPUs; give cuda")
@@ -48,6 +54,7 @@ class Ray:
         # Ray's own default is the last cluster that was seen here, be it alive or not.
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._most = workers
+        self._runtime, self._largest = runtime, processes
         self._needs = {"CPU": runtime.threads, "GPU": int(runtime.cuda), "memory": memory}
         self._line: deque[Job] = deque()
         self._running: dict[Any, Job] = {}  # by the stream of a task's messages
@@ -66,11 +73,13 @@ class Ray:
                 f"no Ray cluster answers at {self._address!r}; start one with "
                 "`ray start --head`, or give no --address for this machine alone"
             ) from error
-        if not self.workers:
+        needs = self._needs_of(self._largest)
+        if not any(_room(node, needs) for node in self._nodes()):
             self.stop()
+            options = f"{'--processes-per-track, ' * (self._largest > 1)}--threads, --device"
             raise InputError(
-                "no node of the Ray cluster has what each job needs by --threads, --device and "
-                f"--memory: {', '.join(f'{name} {n:,}' for name, n in self._needs.items() if n)}"
+                f"no node of the Ray cluster has what each job needs by {options} and "
+                f"--memory: {', '.join(f'{name} {n:,}' for name, n in needs.items() if n)}"
             )
         return self
 
@@ -80,7 +89,7 @@ class Ray:
     @property
     def workers(self) -> int:
         """How many jobs the nodes have room for, as things stand."""
-        room = sum(map(self._room, self._nodes()))
+        room = sum(_room(node, self._needs) for node in self._nodes())
         return min(room, self._most or room)
 
     def submit(self, job: Job) -> None:
@@ -119,15 +128,19 @@ class Ray:
 
     def _start(self, job: Job) -> Any:
         """The stream of what the job's task will tell."""
-        needs = self._whole_node() if job.exclusive else _options(self._needs)
+        needs = self._whole_node() if job.exclusive else _options(self._needs_of(job.processes))
         task = self._ray.remote(_perform).options(num_returns="streaming", max_retries=0, **needs)
-        return task.remote(job, self._needs["CPU"], os.getcwd())
+        return task.remote(job, self._runtime, os.getcwd())
+
+    def _needs_of(self, processes: int) -> dict[str, int]:
+        """What a job of so many processes holds."""
+        return {k: n if k == "memory" else n * processes for k, n in self._needs.items()}
 
     def _whole_node(self) -> dict[str, Any]:
         """All of a node. If it dies, one of the same kind takes its place where there is one."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        able = [node for node in self._nodes() if self._room(node)]
+        able = [node for node in self._nodes() if _room(node, self._needs)]
         if not able:
             return _options(self._needs)  # the task waits until there is a node again
         node = max(able, key=lambda node: (_kind(node), node["NodeID"]))
@@ -136,11 +149,6 @@ class Ray:
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
-
-    def _room(self, node: dict[str, Any]) -> int:
-        """How many jobs fit on the node."""
-        has = node["Resources"]
-        return min(int(has.get(name, 0) // need) for name, need in self._needs.items() if need)
 
     def _receive(self, stream: Any) -> Said | Ended:
         job, errors = self._running[stream], self._ray.exceptions
@@ -180,7 +188,7 @@ def _package() -> Any:
         import ray
     except ImportError as error:
         raise InputError(
-            "--executor ray needs the package ray: pip install 'speech-compression-bench[ray]'"
+            "--executor ray needs ray, which is not installed; pip install '.[ray]'"
         ) from error
     return ray
 
@@ -189,6 +197,12 @@ def _options(resources: Mapping[str, float]) -> dict[str, Any]:
     """A task's options, for resources as nodes name them."""
     names = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
     return {option: resources.get(name, 0) for name, option in names.items()}
+
+
+def _room(node: dict[str, Any], needs: Mapping[str, int]) -> int:
+    """How many jobs fit on the node."""
+    has = node["Resources"]
+    return min(int(has.get(name, 0) // need) for name, need in needs.items() if need)
 
 
 def _kind(node: dict[str, Any]) -> tuple[float, float, list[str]]:
@@ -201,8 +215,8 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def _perform(job: Job, threads: int, folder: str) -> Iterator[Message]:
-    """The life of a task: a process beside it does the work, this one holds the resources.
+def _perform(job: Job, runtime: Runtime, folder: str) -> Iterator[Message]:
+    """The life of a task: processes beside it do the work, this one holds the resources.
 
     folder: where the driver was started, which relative paths count from.
     """
@@ -210,7 +224,7 @@ def _perform(job: Job, threads: int, folder: str) -> Iterator[Message]:
         yield "refused", f"node {socket.gethostname()} has no {folder}; all nodes must see it"
         return
     os.chdir(folder)
-    with Local(1, threads) as local:
+    with Local.of(runtime, job.processes, job.processes) as local:
         local.submit(job)
         try:
             for event in local.events():

@@ -46,6 +46,9 @@ OVER = {
 #: What we say of jobs where there is no squeue.
 UNKNOWN = "UNKNOWN"
 
+#: Asks for lines of JOB STATE, a job of an array by itself; what comes behind are ids.
+SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", "--jobs")
+
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -61,12 +64,12 @@ class Resources:
     parallel: int = 256
     extra: tuple[str, ...] = ()
 
-    def workers(self, runtime: Runtime) -> int | None:
-        """Processes side by side in a job; None for one per GPU."""
-        return None if runtime.cuda else max(1, self.cpus // runtime.threads)
+    def workers(self, runtime: Runtime, processes: int = 1) -> int | None:
+        """Processes side by side in a job, so many at least; None for one per GPU."""
+        return None if runtime.cuda else max(processes, self.cpus // runtime.threads)
 
     def parameters(self, threads: int) -> dict[str, Any]:
-        """As submitit takes them, for a worker of so many threads at least.
+        """As submitit takes them, for workers of so many threads together at least.
 
         Raises:
             InputError: a time, a size or a KEY=VALUE is none.
@@ -122,8 +125,14 @@ class Task:
         return DelayedSubmission(self)
 
 
-def check(runtime: Runtime, resources: Resources) -> None:
+def check(
+    runtime: Runtime, resources: Resources, processes: int = 1, workers: int | None = None
+) -> None:
     """Refuse what cannot be submitted.
+
+    Args:
+        processes: that train a track together.
+        workers: side by side in a job, where so many were asked for.
 
     Raises:
         InputError: submitit or SLURM is missing; the resources are none, or not for the device.
@@ -134,6 +143,8 @@ def check(runtime: Runtime, resources: Resources) -> None:
             f"--gpus {resources.gpus} with --device {runtime.device}: a job that computes on CUDA "
             "needs a GPU, and no other does"
         )
+    _check_room("--gpus", resources.gpus if runtime.cuda else None, processes)
+    _check_room("--workers", workers, processes)
     try:
         import submitit  # noqa: F401
     except ImportError:
@@ -144,6 +155,15 @@ def check(runtime: Runtime, resources: Resources) -> None:
         raise InputError(
             "--executor slurm needs SLURM, and there is no sbatch here; run it where jobs are "
             "submitted, or leave --executor out"
+        )
+
+
+def _check_room(option: str, number: int | None, processes: int) -> None:
+    """Refuse a job that has less than its processes need; None for as much as that."""
+    if number is not None and number < processes:
+        raise InputError(
+            f"{option} {number} is too few for --processes-per-track {processes}; give "
+            f"{option} {processes}"
         )
 
 
@@ -179,7 +199,8 @@ def submit(
     """
     shared = iter([piece for piece in pieces if not piece.exclusive])
     timed = [piece for piece in pieces if piece.exclusive]
-    asked = resources.parameters(pieces[0].request.runtime.threads)
+    request = pieces[0].request
+    asked = resources.parameters(request.runtime.threads * request.processes)
     made: dict[str, str] = {}
     jobs: list[Any] = []
     while array := list(islice(shared, ARRAY)):
@@ -247,16 +268,7 @@ def states(run: Path) -> dict[str, str]:
     if shutil.which("squeue") is None:
         return dict.fromkeys(ids, UNKNOWN)
     arrays = ",".join(dict.fromkeys(job.partition("_")[0] for job in ids))
-    command = [
-        "squeue",
-        "--noheader",
-        "--array",
-        "--states=all",
-        "--format=%i %T",
-        "--jobs",
-        arrays,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*SQUEUE, arrays], capture_output=True, text=True, timeout=60)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise InputError(f"squeue does not answer ({done.stderr.strip()}); try again later")
     found = dict(line.split() for line in done.stdout.splitlines())

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from cluster import Cluster, Outcome, Piece, Simulation
+from simulated_cluster import Cluster, Outcome, Piece, Simulation
 
 from results.store import RunFolder
 
@@ -222,6 +222,11 @@ def training(method: str) -> float:
     return work.audio * passes(method) * encoding() if work else 0.0
 
 
+def lasts(method: str) -> float:
+    """Seconds that a track is expected to take; a reference is one point."""
+    return training(method) + (RATES if method else 1) * measuring()
+
+
 def interval(method: str) -> float:
     """Seconds between its checkpoints."""
     return max(APART * checkpoint() / assumed("write"), often(method))
@@ -252,12 +257,16 @@ def methods() -> list[str]:
 
 
 def study(
-    apart: Callable[[str], float] = interval, split: bool = False, only: Sequence[str] = ()
+    apart: Callable[[str], float] = interval,
+    split: bool = False,
+    only: Sequence[str] = (),
+    listed: bool = False,
 ) -> list[list[Piece]]:
     """The pieces of each run in the order of its array: a track each, then the timings of all.
 
     apart: seconds between the checkpoints of a method. split: rates that are trained apart become
-    pieces apart. only: methods, "" for a reference; by default all.
+    pieces apart. only: methods, "" for a reference; by default all. listed: in the order of their
+    names; else, as sweeps submit them, by how long they take.
     """
     draw, ratios = random.Random(0), spread()
     tracks = list(only) or [*REFERENCES * [""], *methods()]
@@ -276,11 +285,16 @@ def study(
 
     seeds, timing = range(int(assumed("seeds"))), assumed("timing")
     timed = len(seeds) * sum(RATES if method else 1 for method in tracks) * timing
-    return [
-        [*(piece(run, m) for m in tracks for _ in seeds for _ in range(cuts(m))),
-         Piece(run, 0.0, timed, timing, alone=True)]
+    arrays = [
+        [(m, piece(run, m)) for m in tracks for _ in seeds for _ in range(cuts(m))]
         for run in range(int(assumed("models")))
-    ]  # fmt: skip
+    ]
+    for array in arrays if not listed else ():
+        array.sort(key=lambda track: lasts(track[0]) / cuts(track[0]), reverse=True)
+    return [
+        [*(piece for _, piece in array), Piece(run, 0.0, timed, timing, alone=True)]
+        for run, array in enumerate(arrays)
+    ]
 
 
 def long_ones_first() -> list[list[Piece]]:
@@ -346,6 +360,10 @@ def outcomes() -> Iterator[Row]:
         )
     wide = replace(cluster(), held=math.inf)
     yield told("order", "all jobs held at once", Simulation(wide, study()).go())
+    yield told("order", "by the methods' names", Simulation(cluster(), study(listed=True)).go())
+    for name, listed in (("by the methods' names", True), ("longest first", False)):
+        alone = Simulation(cluster(FEW), study(listed=listed)[:1]).go()
+        yield told("order", f"one run alone on {FEW} GPUs, {name}", alone, FEW)
     yield told("order", FIRST,
                Simulation(cluster(), long_ones_first()).go())  # fmt: skip
     best = replace(wide, longest_first=True)
@@ -439,7 +457,8 @@ def bounds() -> Iterator[Row]:
             f"{apart['days']} days on 4,000 GPUs instead of {wide['days']}",
         ),
         "the order of the queue": (
-            f"long tracks of the last runs begin late: {plan['days']} days",
+            f"long tracks of the last runs begin late: {plan['days']} days, though each run's are "
+            "submitted longest first",
             f"their methods in runs of their own, submitted first: {first['days']} days; "
             f"the longest first by priority: {best['days']}",
         ),
@@ -470,6 +489,9 @@ def bounds() -> Iterator[Row]:
         {"what": what, "how": how, "helps": helps} for what, (how, helps) in rows_of.items()
     )
 
+
+#: On which the order of a single run's tracks matters.
+FEW = 64
 
 FIRST = "long methods in runs of their own, first"
 

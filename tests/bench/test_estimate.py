@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from bench.estimate import estimate
+from bench import environment
+from bench.estimate import estimate, lengths
 from bench.jobs import Source
 from bench.plan import Plan, Request
+from bench.run_sweep import preview
 from core.method import parse_methods
 from core.record import Section
+from core.runtime import Runtime
 from encoders.store import WEIGHTS
 
 SECONDS = {"compress": 60.0, "profile.params": 10.0, "profile.latency": 5.0}
@@ -62,6 +65,37 @@ def test_without_a_record_of_its_own_a_run_is_told_by_those_of_the_model_beside_
     assert f"by the runs beside {tmp_path / 'here'}" in told
     other = replace(asked, model="random:tiny")
     assert "not known" in estimate(Plan.of(other, tmp_path / "other"), 1)
+
+
+def test_a_preview_counts_the_workers_that_a_sweep_would_start(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "cores", lambda: 8)
+    asked = replace(asked, runtime=Runtime(threads=4))
+    measure(Plan.of(asked, tmp_path), "low-rank")
+    assert "about 2 min 40 s and" in preview(asked, tmp_path)
+    assert "about 5 min 00 s and" in preview(asked, tmp_path, workers=1)
+
+
+def test_what_trains_together_takes_as_many_workers(asked, tmp_path):
+    asked = replace(asked, methods=tuple(parse_methods("low-rank[steps=2],small-model")))
+    measure(Plan.of(asked, tmp_path / "one"), "low-rank[steps=2]")
+    together = replace(asked, processes=2)
+    # Of six points four are of methods that train; the references are made by one process.
+    for request, minutes in ((asked, 7), (together, 11)):
+        told = estimate(Plan.of(request, tmp_path / "other"), 1)
+        assert f"about {minutes} min 30 s" in told
+
+
+def test_lengths_tell_an_order_whether_anything_was_measured_or_not(asked, tmp_path):
+    methods = "random-pruning,low-rank,low-rank[steps=9],small-model[steps=9]"
+    asked = replace(asked, methods=tuple(parse_methods(methods)))
+    names = [str(method) for method in asked.methods]
+    length = lengths(Plan.of(asked, tmp_path / "run"))
+    assert [length(name, "compress") for name in names] == [0, 0, 9 * 24, 9 * 4]
+    assert length("dense", "compress") == length(names[0], "profile.params") == 0
+    measure(Plan.of(asked, tmp_path / "run"), names[2])
+    length = lengths(Plan.of(asked, tmp_path / "run"))
+    assert [length(name, "compress") for name in names] == [0, 0, 60, 10]
+    assert length("dense", "profile.params") == 10
 
 
 def test_nothing_is_said_where_nothing_is_left(asked, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 from dataclasses import replace
 
@@ -12,9 +13,10 @@ import soundfile
 import torch
 from toy_corpus import ToyCorpus
 
-from bench import finetune
+from bench import finetune, logs
 from bench.cli import run
 from bench.goals import goal
+from bench.jobs import Started
 from bench.tuning import Draws, Recipe, tune
 from compressors._zeros import nonzero, weights, zero_lowest
 from core.errors import Diverged, Unsupported
@@ -185,8 +187,16 @@ def command(where, data, out, **options):
     return run(["finetune", str(where), *(p for k, v in pairs.items() for p in (f"--{k}", v))])
 
 
+def last_words(job):
+    """What is left of a process that dies at its section: it said that it had begun, and a log."""
+    ((key, name),) = job.todo
+    with logs.kept(RunFolder(job.run_path).log(key, name)):
+        os.write(2, b"no memory left")
+    return [Started(key, name, {"cpu": "one of two"})]
+
+
 class Here:
-    """An executor that runs its jobs in this process; `dies`: they die before they say a word."""
+    """An executor that runs its jobs in this process; `dies`: they die at their section."""
 
     dies = False
 
@@ -204,7 +214,7 @@ class Here:
 
     def events(self):
         for job in self.jobs:
-            said = []
+            said = last_words(job) if self.dies else []
             if not self.dies:
                 job.run(said.append)
             yield from (finetune.Said(job, message) for message in said)
@@ -257,12 +267,20 @@ def test_seeds_are_points_of_their_own(small_model, spoken, tmp_path, here):
 
 def test_a_process_that_dies_is_a_failure(small_model, spoken, tmp_path, here, monkeypatch, capsys):
     monkeypatch.setattr(Here, "dies", True)
-    assert command(small_model, spoken, tmp_path / "out") == 1
-    assert "failed: dense at 0, ks: the process died of SIGKILL" in capsys.readouterr().out
+    out = tmp_path / "out"
+    assert command(small_model, spoken, out) == 1
+    (record,) = RunFolder(out).records()
+    section = record.sections["finetune.ks"]
+    log = RunFolder(out).log(record.point.key, "finetune.ks")
+    assert section.reason == f"the process died of SIGKILL; its last words are in {log}"
+    assert (out / section.details["log"]).read_text() == "no memory left"
+    assert section.environment == {"cpu": "one of two"}
+    assert f"failed: dense at 0, ks: {section.reason}" in capsys.readouterr().out
     monkeypatch.setattr(Here, "dies", False)
-    assert command(small_model, spoken, tmp_path / "out") == 1, "not without being asked"
+    assert command(small_model, spoken, out) == 1, "not without being asked"
     line = [str(small_model), "--task", "ks", "--data", spoken, "--steps", "2", "--retry-failed"]
-    assert run(["finetune", *line, "--precision", "no", "--out", str(tmp_path / "out")]) == 0
+    assert run(["finetune", *line, "--precision", "no", "--out", str(out)]) == 0
+    assert not log.exists()
 
 
 @pytest.mark.slow

@@ -85,6 +85,21 @@ def test_a_log_goes_by_the_name_that_the_section_has_in_the_end(run):
     assert not run.log("k", "task.ks").exists()
 
 
+def test_processes_that_work_together_share_a_log_while_it_is_there(run, capfd):
+    log = run.log("k", "compress")
+    with logs.kept(log):
+        os.write(1, b"one, ")
+        with logs.kept(log, leads=False):
+            os.write(2, b"two, ")
+        os.write(1, b"one")
+    assert logs.settle(log)
+    with logs.kept(log, leads=False):
+        os.write(2, b"late")
+    assert log.read_text() == "one, two, one"
+    assert [path for path in run.path.rglob("*") if path.is_file()] == [log]
+    assert "late" not in capfd.readouterr().err
+
+
 def test_a_run_that_was_removed_stays_so(run):
     run.path.rmdir()
     with pytest.raises(InputError, match="choose another folder"), logs.kept(run.log("k", "s")):

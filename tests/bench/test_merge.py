@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from synthetic_run import make
 
 from bench.cli import run
-from core.point import DENSE
+from bench.merge import Conflict
+from core.point import DENSE, Point
+from core.record import Section
 from results.store import RunFolder
 
 METHODS = ("low-rank", "row-pruning")
@@ -176,3 +179,12 @@ def test_a_run_is_not_merged_into_itself(runs, capsys):
     a, b = runs
     assert merge(a.path, b.path, out=a.path) == 2
     assert "one of the runs" in capsys.readouterr().err
+
+
+def test_a_conflict_of_models_tells_how_many_processes_trained_them():
+    made = [Section("compress", "done", "f", details=details) for details in (
+        {"weights": "a"}, {"weights": "b", "processes": 2}
+    )]  # fmt: skip
+    point = Point("builtin", "low-rank", 0.5, 0, "builtin")
+    told = str(Conflict(point, (made[0], made[1]), (Path("one"), Path("two"))))
+    assert told.endswith("weights a in one, weights b (trained by 2 processes) in two")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from bench.jobs import Source
 from bench.plan import Plan
 from bench.sweep import alone
 from core.errors import InputError
+from core.method import parse_methods
 from core.runtime import Runtime
 from results.store import RunFolder
 
@@ -27,6 +29,7 @@ from bench.pieces import unsignalled
 @dataclass(frozen=True)
 class Signalled:
     exclusive: ClassVar[bool] = False
+    processes: ClassVar[int] = 1
 
     def run(self, say):
         for process in (os.getppid(), os.getpid()):
@@ -66,6 +69,16 @@ def test_a_sweep_is_cut_into_tracks_and_the_timings(plan):
     keys = [key for piece in tracks for key in piece.keys]
     assert sorted(keys) == sorted(plan.records)
     assert timing.keys == set(keys)
+
+
+def test_what_takes_longest_comes_first(plan):
+    methods = "low-rank,low-rank[steps=3],small-model[steps=90],quantization"
+    plan = Plan.of(replace(plan.request, methods=tuple(parse_methods(methods))), plan.run.path)
+    *tracks, timing = pieces.cut(plan, 1, retry_failed=False)
+    assert [piece.name.partition("-")[0] for piece in tracks[:4]] == [*2 * ["small"], *2 * ["low"]]
+    assert all("steps" in piece.name for piece in tracks[:4])
+    assert len(tracks) == 2 * 4 + 2 * 2
+    assert timing.exclusive
 
 
 def test_what_is_there_is_in_no_piece(arguments, plan, tmp_path):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.executors.local import YOUNG
+from bench.executors._worker import YOUNG
 from core.errors import InputError
+from encoders.together import leads
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Act:
 
     what: str
     value: Any = None
+    processes: int = 1
     exclusive: ClassVar[bool] = False
 
     def run(self, say) -> None:
@@ -48,9 +50,11 @@ class Act:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":
                 os._exit(3)
+            case "fail":
+                raise ValueError(self.value)
             case "refuse":
                 raise InputError("the disk is full")
-            case "note":
+            case "note" if leads():
                 note = Path(self.value)
                 note.write_text(note.read_text() + "(")
                 time.sleep(0.1)
@@ -58,6 +62,22 @@ class Act:
             case "sleep":
                 say("asleep")
                 time.sleep(60)
+            case "meet":
+                say(gathered())
+            case "second":
+                if os.environ["RANK"] == "1":
+                    self.value.run(say)
+                gathered()
+
+
+def gathered() -> list[tuple]:
+    """What each of the processes that do a job together sees of the machine, in order."""
+    import torch
+
+    own = (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads())
+    found = [()] * int(os.environ["WORLD_SIZE"])
+    torch.distributed.all_gather_object(found, own)
+    return found
 
 
 @dataclass(frozen=True)

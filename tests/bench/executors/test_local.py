@@ -45,7 +45,8 @@ def test_a_process_that_dies_while_it_waits_takes_no_job_with_it():
                 pid = event.message
             elif event.job.what == "pid":
                 os.kill(pid, signal.SIGKILL)
-                ((process, *_),) = executor._idle.values()
+                (crew,) = executor._idle
+                (process,) = crew.members.values()
                 process.join()
                 executor.submit(Act("say", "hello"))
         assert event == Ended(Act("say", "hello"))
@@ -94,7 +95,8 @@ def test_leaving_ends_the_children():
         executor.submit(Act("sleep"))
         events = executor.events()
         assert next(events) == Said(Act("sleep"), "asleep")
-        ((process, *_),) = executor._running.values()
+        (crew,) = executor._running.values()
+        (process,) = crew.members.values()
     assert not process.is_alive()
 
 

@@ -92,11 +92,36 @@ def test_a_sweep_on_ray_leaves_the_records_of_a_local_one(address, arguments, tm
     assert {section["status"] for section in far.values()} == {"done"}
 
 
+@pytest.mark.slow
+def test_processes_that_train_together_hold_what_they_need_on_one_node(
+    address, arguments, tmp_path
+):
+    brief = "steps=3,precision=no,batch_seconds=0.5,crop_seconds=0.3,clusters=4"
+    wanted = {"methods": f"low-rank[{brief}]", "profilers": "none", "processes-per-track": "2"}
+    assert run(arguments(**wanted, out=str(tmp_path / "local"))) == 0
+    assert run(arguments(**wanted, executor="ray", address=address)) == 0
+    local, far = (records(tmp_path / folder) for folder in ("local", "run"))
+    assert far == local
+    assert [s["details"]["processes"] for s in far.values() if "processes" in s["details"]] == [2]
+    with Ray(Runtime(), address, processes=2) as executor:
+        job = Act("meet", processes=2)
+        executor.submit(job)
+        said, end = executor.events()
+        assert len({pid for pid, *_ in said.message}) == 2
+        assert end == Ended(job)
+        assert executor._needs_of(2) == {"CPU": 2, "GPU": 0, "memory": 0}
+
+
 def test_what_cannot_be_is_one_sentence(address, arguments, tmp_path, capsys, monkeypatch):
     assert run(arguments(executor="ray", address=address, threads="64")) == 2
     assert "--memory: CPU 64" in capsys.readouterr().err
     assert run(arguments(executor="ray", address=address, memory="9TB")) == 2
     assert "--memory: CPU 1, memory 9,000,000,000,000" in capsys.readouterr().err
+    together = {"methods": "small-model", "processes-per-track": "3"}
+    assert run(arguments(executor="ray", address=address, **together)) == 2
+    assert (
+        "--processes-per-track, --threads, --device and --memory: CPU 3" in capsys.readouterr().err
+    )
     assert run(arguments(executor="ray", address="localhost:1")) == 2
     assert "no Ray cluster answers at 'localhost:1'" in capsys.readouterr().err
     assert run(arguments(address="auto")) == 2
@@ -105,7 +130,7 @@ def test_what_cannot_be_is_one_sentence(address, arguments, tmp_path, capsys, mo
         Ray(Runtime("cuda:1"), None)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(arguments(executor="ray")) == 2
-    assert "pip install 'speech-compression-bench[ray]'" in capsys.readouterr().err
+    assert "pip install '.[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "run" / "run.json").exists()
 
 

@@ -76,6 +76,7 @@ def test_resources_are_what_sbatch_gets():
     assert parameters["slurm_additional_parameters"] == {"requeue": True, "account": "speech"}
     assert slurm.Resources(cpus=2).parameters(threads=3)["cpus_per_task"] == 3
     assert slurm.Resources(cpus=5).workers(Runtime(threads=2)) == 2
+    assert slurm.Resources().workers(Runtime(), processes=2) == 2
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ def test_resources_are_what_sbatch_gets():
         ({"slurm": "account"}, "KEY=VALUE"),
         ({"time": "soon"}, "12:00:00"),
         ({"gpus": "1"}, "--device cpu"),
+        ({"processes-per-track": "3"}, "give --workers 3"),
+        ({"gpus": "2", "device": "cuda", "processes-per-track": "4"}, "give --gpus 4"),
         ({}, "no sbatch here"),
     ],
 )
@@ -159,8 +162,9 @@ def slurmctld(tmp_path_factory):
 @pytest.mark.slow
 def test_a_real_cluster_makes_what_this_machine_does(arguments, slurmctld, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", slurmctld["SLURM_CONF"])
-    wanted = {"methods": "low-rank,head-pruning", "rates": "0.3,0.5",
-              "profilers": "params,macs,latency"}  # fmt: skip
+    brief = "steps=3,precision=no,batch_seconds=0.5,crop_seconds=0.3,clusters=4"
+    wanted = {"methods": f"head-pruning,low-rank[{brief}]", "rates": "0.3,0.5",
+              "profilers": "params,macs,latency", "processes-per-track": "2"}  # fmt: skip
     code, _, err = finish(arguments(**wanted, executor="slurm", time="10"), env=slurmctld)
     assert code == 0, err
     folder = tmp_path / "run"
@@ -168,6 +172,7 @@ def test_a_real_cluster_makes_what_this_machine_does(arguments, slurmctld, tmp_p
     assert finish(["collect", str(folder)], env=slurmctld)[0] == 0
     assert finish(arguments(**wanted, out=str(tmp_path / "here")))[0] == 0
     assert made(folder) == made(tmp_path / "here")
+    assert next(iter(slurm.jobs(folder)["jobs"].values())).startswith("low-rank"), "longest first"
     code, _, err = finish(arguments(executor="slurm", partition="none", out=str(tmp_path / "no")),
                           env=slurmctld)  # fmt: skip
     assert code == 2

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from cluster import Cluster, Outcome, Piece, Simulation
+from simulated_cluster import Cluster, Outcome, Piece, Simulation
 
 DAY = 86400.0
 
