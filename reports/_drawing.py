@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from matplotlib import style as styling
 from matplotlib.figure import Figure
@@ -55,18 +55,35 @@ class Runs:
         folders: Sequence[str | Path],
         methods: Sequence[str] | None = None,
         needed: bool = True,
+        details: Collection[str] | None = None,
     ) -> Runs:
         """Read the runs. methods: which to draw, all by default; references always are.
+
+        details: of those of the sections, what is read, all by default.
 
         Raises:
             InputError: there is nothing to draw and something is needed, or no run has that method.
         """
-        runs = tuple(read(folders))
-        frame = tabulate(runs)
-        if needed or folders:
-            _check_filled(frame, folders)
+        runs = read(folders, details)
         chosen = None if methods is None else tuple(methods)
-        return cls(runs, _only(frame, chosen), appearances(frame), chosen)
+        return cls.of(runs, tabulate(runs), chosen, needed or bool(folders))
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Run],
+        frame: DataFrame,
+        methods: tuple[str, ...] | None = None,
+        needed: bool = True,
+    ) -> Runs:
+        """What `load` makes of runs that were read, and of their table.
+
+        Raises:
+            InputError: as `load`.
+        """
+        if needed:
+            _check_filled(frame, [run.folder.path for run in runs])
+        return cls(tuple(runs), _only(frame, methods), appearances(frame), methods)
 
     def graded(self, anchors: str, published: bool) -> Runs:
         """The same runs with superb_s of that grade, and with published models beside them.
@@ -105,7 +122,12 @@ class Page(NamedTuple):
 
 
 class Drawing(ABC):
-    """One figure. Its fields are its options, as `bench plot` passes them."""
+    """One figure. Its fields are its options, as `bench plot` passes them.
+
+    reads: of the sections' details, those that it needs.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @property
     def stem(self) -> str:
@@ -148,7 +170,7 @@ def draw(
             compare, or the files cannot be written.
     """
     _check(formats, style)
-    runs = Runs.load(run_folders, methods, drawing.needs_runs)
+    runs = Runs.load(run_folders, methods, drawing.needs_runs, drawing.reads)
     return _written(drawing, runs, Path(out), formats, style)
 
 
@@ -166,7 +188,7 @@ def draw_all(
         InputError: there is nothing to draw at all, or a name is unknown.
     """
     _check(formats, style)
-    runs = Runs.load(run_folders, methods)
+    runs = Runs.load(run_folders, methods, details=read_by(drawings))
     for drawing in drawings:
         try:
             yield _written(drawing, runs, Path(out) / drawing.stem, formats, style)
@@ -174,23 +196,38 @@ def draw_all(
             yield error
 
 
+def read_by(drawings: Iterable[Drawing]) -> set[str]:
+    """What any of them needs of the sections' details."""
+    return {name for drawing in drawings for name in drawing.reads}
+
+
 def _written(
     drawing: Drawing, runs: Runs, out: Path, formats: Sequence[str], style: str
 ) -> list[Path]:
     """The files of a figure, made whole one by one when all are drawn."""
-    with styling.context(["default", STYLES[style]]):
-        page = drawing.page(runs)
-        if style == "slides":
-            _widen(page.figure)
-        contents = {suffix: _image(page.figure, suffix) for suffix in dict.fromkeys(formats)}
-    contents["csv"] = page.table.to_csv(
-        index=False, lineterminator="\n", float_format="%.10g"
-    ).encode()
+    contents, table = images(drawing, runs, formats, style)
+    contents["csv"] = table.to_csv(index=False, lineterminator="\n", float_format="%.10g").encode()
     stem = out.with_suffix("") if out.suffix[1:] in (*FORMATS, "csv") else out
     paths = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in contents}
     for suffix, content in contents.items():
         write_whole(paths[suffix], content)
     return list(paths.values())
+
+
+def images(
+    drawing: Drawing, runs: Runs, formats: Sequence[str], style: str = "paper"
+) -> tuple[dict[str, bytes], DataFrame]:
+    """A figure in each format, and all that was drawn as a table.
+
+    Raises:
+        InputError: as `Drawing.page`.
+    """
+    with styling.context(["default", STYLES[style]]):
+        page = drawing.page(runs)
+        if style == "slides":
+            _widen(page.figure)
+        contents = {suffix: _image(page.figure, suffix) for suffix in dict.fromkeys(formats)}
+    return contents, page.table
 
 
 def _check_filled(frame: DataFrame, run_folders: Sequence[str | Path]) -> None:

@@ -13,7 +13,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib import colormaps
@@ -42,6 +42,8 @@ GROUP = ["run", "model", "method"]
 @dataclass(frozen=True)
 class Heads(Drawing):
     """Left the map of every head, framed by when the first method removed it; right each method."""
+
+    reads: ClassVar[tuple[str, ...]] = ("layers", "maps", "map_side", "reach")
 
     def page(self, runs: Runs) -> Page:
         pruned = _table(runs)

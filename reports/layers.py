@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,12 +20,10 @@ from core.errors import InputError
 from core.point import DENSE, REFERENCES
 from reports._drawing import Drawing, Page, Runs
 from reports._page import caption, sheet
+from results.curves import POINT, keys
 
 #: The parts of a layer, from the top of a panel.
 PARTS = ("MHA", "heads", "q/k", "v/out", "FFN", "units")
-
-#: A layer that was cut off whole.
-GONE = dict.fromkeys(PARTS, 0)
 
 #: So many methods are drawn unless they are named.
 METHODS = 4
@@ -40,6 +38,8 @@ class Layers(Drawing):
 
     rates: the middle one by default.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("layers",)
 
     rates: Sequence[float] = ()
 
@@ -70,57 +70,89 @@ def _table(runs: Runs) -> DataFrame:
     Raises:
         InputError: the records do not tell the shape of layers, or no method changed it.
     """
-    shapes = {which: told.get("layers") for which, told in runs.details("compress").items()}
-    found = DataFrame(_cells(runs.frame, shapes))
-    if found.empty:
+    shaped = list(_shaped(runs))
+    if not shaped:
         raise InputError(
             f"the records of {runs.names} do not tell the layers of its models, as those of older "
             "sweeps; sweep it again into another folder"
         )
-    groups = found.groupby(["run", "model", "method", "rate", "layer", "part"], sort=False)
-    table = groups.agg(
-        seeds=("seed", "nunique"), size=("size", "mean"), dense=("dense", "first"),
-        share=("share", "mean"), share_low=("share", "min"), share_high=("share", "max"),
-        keys=("key", " ".join),
-    ).reset_index()  # fmt: skip
-    changed = table.groupby(["run", "method"])["share"].transform("min") < 1
-    if not changed.any():
+    changed = {(point.run, point.method) for point in shaped if point.smaller}
+    if not changed:
         raise InputError(
             f"in {runs.names} no method takes anything out of layers; sweep structured-l0 or "
             "head-pruning there"
         )
-    return table[changed]
+    drawn = [point for point in shaped if (point.run, point.method) in changed]
+    columns = [*POINT, "seed", "layer", "part", "size", "dense", "share"]
+    cells = DataFrame((cell for point in drawn for cell in _cells(point)), columns=columns)
+    groups = cells.groupby([*POINT, "layer", "part"], sort=False)
+    table = groups.agg(
+        seeds=("seed", "nunique"), size=("size", "mean"), dense=("dense", "first"),
+        share=("share", "mean"), share_low=("share", "min"), share_high=("share", "max"),
+    ).reset_index()  # fmt: skip
+    return table.join(keys(DataFrame(drawn)), on=POINT)
 
 
-def _cells(
-    frame: DataFrame, shapes: Mapping[tuple[str, str], Sequence[dict[str, int]] | None]
-) -> Iterator[dict[str, Any]]:
-    """Every part of every layer of the points whose shape is told, beside the dense one's."""
-    points: list[dict[Any, Any]] = [
-        {**point, "parts": [_parts(layer) for layer in shape]}
-        for point in frame[["run", "model", "method", "rate", "seed", "key"]].to_dict("records")
-        if (shape := shapes.get((point["run"], point["key"]))) is not None
+class _Shaped(NamedTuple):
+    """A point with the sizes of PARTS in each layer, and those of the dense model."""
+
+    run: str
+    model: str
+    method: str
+    rate: float
+    seed: int
+    key: str
+    sizes: list[tuple[int, ...]]
+    dense: list[tuple[int, ...]]
+
+    @property
+    def layers(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The layers of the dense model and what is left of each, nothing of one that is gone."""
+        left = self.sizes[: len(self.dense)]
+        return zip_longest(self.dense, left, fillvalue=(0,) * len(PARTS))
+
+    @property
+    def smaller(self) -> bool:
+        return any(has < had for whole, left in self.layers
+                   for had, has in zip(whole, left, strict=True))  # fmt: skip
+
+
+def _shaped(runs: Runs) -> Iterator[_Shaped]:
+    """The points whose shape is told, and whose dense model's is."""
+    sizes = {
+        pair: [_sizes(layer) for layer in told["layers"]]
+        for pair, told in runs.details("compress").items()
+        if "layers" in told
+    }
+    points = [
+        (run, model, method, rate, seed, key)
+        for run, model, method, rate, seed, key in runs.frame[[*POINT, "seed", "key"]].itertuples(
+            index=False
+        )
+        if (run, key) in sizes
     ]
-    dense = {(p["run"], p["model"]): p["parts"] for p in points if p["method"] == DENSE}
-    for point in points:
-        whole = dense.get((point["run"], point["model"]), [])
-        if point["method"] in REFERENCES:
-            continue
-        left = point.pop("parts")
-        for index, (had, has) in enumerate(zip_longest(whole, left[: len(whole)], fillvalue=GONE)):
-            for part, size in has.items():
-                of = had[part]
-                yield {**point, "layer": index + 1, "part": part, "size": size, "dense": of,
-                       "share": size / of if of else 1.0}  # fmt: skip
+    dense = {
+        (run, model): sizes[run, key] for run, model, method, *_, key in points if method == DENSE
+    }
+    for run, model, method, rate, seed, key in points:
+        if method not in REFERENCES and (whole := dense.get((run, model))):
+            yield _Shaped(run, model, method, rate, seed, key, sizes[run, key], whole)
 
 
-def _parts(layer: Mapping[str, int]) -> dict[str, int]:
+def _sizes(layer: Mapping[str, int]) -> tuple[int, ...]:
     """The size of each of PARTS."""
-    sizes = (
+    return (
         int(layer["vo"] > 0), layer["heads"], layer["qk"], layer["vo"], int(layer["ffn"] > 0),
         layer["ffn"],
     )  # fmt: skip
-    return dict(zip(PARTS, sizes, strict=True))
+
+
+def _cells(point: _Shaped) -> Iterator[tuple]:
+    """A row per layer and part."""
+    for layer, (whole, left) in enumerate(point.layers, 1):
+        for part, had, has in zip(PARTS, whole, left, strict=True):
+            share = has / had if had else 1.0
+            yield *point[:5], layer, part, has, had, share
 
 
 def _chosen(table: DataFrame, rates: Sequence[float]) -> DataFrame:

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from pandas import DataFrame, Series
@@ -36,6 +36,8 @@ GROUP = ["run", "model", "method", "training"]
 @dataclass(frozen=True)
 class Masks(Drawing):
     """A panel per training."""
+
+    reads: ClassVar[tuple[str, ...]] = ("training_logs",)
 
     def page(self, runs: Runs) -> Page:
         table = _table(runs)

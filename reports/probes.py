@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,6 +39,8 @@ class Probes(Drawing):
 
     rates: the middle one by default.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("by_state",)
 
     rates: Sequence[float] = ()
 

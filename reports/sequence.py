@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import nan
+from typing import ClassVar
 
 from matplotlib.axes import Axes
 from pandas import DataFrame
@@ -34,6 +35,8 @@ CROSSES = "x+12"
 @dataclass(frozen=True)
 class Sequence(Drawing):
     """A panel per task, with one logarithmic axis of frame periods."""
+
+    reads: ClassVar[tuple[str, ...]] = ("token_ms", "shortening")
 
     def page(self, runs: Runs) -> Page:
         frame = _periods(runs)

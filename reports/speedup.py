@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,6 +41,8 @@ _NO_LIMIT = "timed before limits were recorded; time it again"
 @dataclass(frozen=True)
 class Speedup(Drawing):
     """Two panels: speed-up against MAC reduction, and the roofline."""
+
+    reads: ClassVar[tuple[str, ...]] = ("speedup_interval95", "limit", "unavailable")
 
     def page(self, runs: Runs) -> Page:
         frame = _measured(runs)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["better", "worse", "noise", "lost"]
 
+#: The detail of a latency that tells within what its speed-up lies.
+INTERVAL = "speedup_interval95"
+
 #: Points of superb_s, and of a task's normalised score, are a share of the dense model's 1000.
 SPAN = 1000.0
 
@@ -102,7 +105,7 @@ class Side(NamedTuple):
         """
         if Path(path).suffix == ".csv":
             return cls(read_table(path), {})
-        runs = read([path])
+        runs = read([path], [INTERVAL])
         return cls(tabulate(runs), _intervals(runs[0].records))
 
     @property
@@ -265,7 +268,7 @@ def _intervals(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
     found = {}
     for record in records:
         section = record.sections.get("profile.latency")
-        if section is not None and "speedup_interval95" in section.details:
-            low, high = section.details["speedup_interval95"]
+        if section is not None and INTERVAL in section.details:
+            low, high = section.details[INTERVAL]
             found[record.point.key] = (float(low), float(high))
     return found

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
+#: What the seeds of a point have in common, as columns.
+POINT = ["run", "model", "method", "rate"]
+
+
 def curves(frame: DataFrame, x: str, y: str) -> DataFrame:
     """One row per run, method and rate with the mean and the range of its seeds on both axes.
 
@@ -52,8 +56,19 @@ def over_seeds(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
     for name, column in columns.items():
         numbers |= {name: (column, "mean"), f"{name}_low": (column, "min")}
         numbers |= {f"{name}_high": (column, "max")}
-    groups = plain.groupby(["run", "model", "method", "rate"], sort=False, as_index=False)
-    return groups.agg(seeds=("seed", "nunique"), **numbers, keys=("key", " ".join))
+    groups = plain.groupby(POINT, sort=False)
+    return groups.agg(seeds=("seed", "nunique"), **numbers).join(keys(plain)).reset_index()
+
+
+def keys(frame: DataFrame) -> Series:
+    """The keys of the records behind each of the points; pandas would take long over joining."""
+    from pandas import MultiIndex, Series
+
+    found: dict[tuple, list[str]] = {}
+    for *point, key in zip(*(frame[column] for column in (*POINT, "key")), strict=True):
+        found.setdefault(tuple(point), []).append(key)
+    index = MultiIndex.from_tuples(found, names=POINT)
+    return Series([" ".join(own) for own in found.values()], index, dtype=str, name="keys")
 
 
 def column_of(frame: DataFrame, name: str) -> str:

@@ -54,7 +54,8 @@ def write(
         raise InputError(
             f"leaderboard {str(out)!r}: expected a file ending in {', '.join(FORMATS)}"
         )
-    frame = tabulate(read_runs(run_folders), anchors, published).drop(columns=["data", "task_data"])
+    frame = tabulate(read_runs(run_folders, ()), anchors, published)
+    frame = frame.drop(columns=["data", "task_data"])
     if frame.empty:
         names = ", ".join(map(str, run_folders)) or "no run"
         raise InputError(f"{names} has no points yet; run the sweep first")
@@ -98,7 +99,8 @@ def cell(value: Any) -> str:
         return ""
     if not math.isfinite(value) or float(value).is_integer():
         return f"{value:.0f}"
-    return format(Decimal(f"{value:.6g}"), "f")
+    text = f"{value:.6g}"
+    return format(Decimal(text), "f") if "e" in text else text
 
 
 def _as_csv(frame: DataFrame) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, Group
+from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +31,39 @@ _COSTS = (
 )
 
 
+@dataclass
+class Grid:
+    """A name and numbers per row, of any number of rows: rich's `Table` takes 0.4 ms for each.
+
+    Where the terminal is too narrow, names are cut and numbers are not.
+    """
+
+    headings: tuple[str, ...]
+    rows: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
+
+    def add(self, *cells: str, bold: bool) -> None:
+        self.rows.append((cells, bold))
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        lines = [(self.headings, True), *self.rows]
+        columns = zip(*(cells for cells, _ in lines), strict=True)
+        first, *widths = (max(map(cell_len, column)) for column in columns)
+        room = options.max_width - sum(2 + width for width in widths)
+        first = min(first, max(room, len(self.headings[0])))
+        for cells, bold in lines:
+            yield Segment(_line(cells, first, widths), Style(bold=True) if bold else None)
+            yield Segment.line()
+
+
+def _line(cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
+    """The first cell to the left, at most `first` wide, the others to the right."""
+    name, *numbers = cells
+    if cell_len(name) > first:
+        name = f"{set_cell_size(name, first - 1)}…"
+    aligned = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
+    return "  ".join([set_cell_size(name, first), *aligned])
+
+
 def render(run_folder: str | Path) -> Group:
     """The run as terminal tables: cost and score per method and rate, task scores of references.
 
@@ -36,7 +73,7 @@ def render(run_folder: str | Path) -> Group:
         InputError: the folder holds no run, or a file that no sweep writes.
     """
     frame = load([run_folder])
-    parts: list[Table | Text] = []
+    parts: list[Grid | Table | Text] = []
     if frame["random_weights"].any():
         parts.append(Text("Random weights: the costs are real, scores mean nothing.", "bold red"))
     parts += [_points(frame), *_troubles(frame), _references(frame)]
@@ -55,14 +92,11 @@ def render_scores(scores: Mapping[str, Score]) -> Table:
     return table
 
 
-def _points(frame: DataFrame) -> Table:
+def _points(frame: DataFrame) -> Grid:
     """Score and costs per method and rate; a status where there is nothing to show."""
     found = set(zip(frame["method"], frame["rate"], strict=True))
     absent = {(name, 0.0) for name in REFERENCES if name not in set(frame["method"])}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for heading in ("rate", "superb_s", *(heading for heading, *_ in _COSTS)):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Grid(("method", "rate", "superb_s", *(heading for heading, *_ in _COSTS)))
     groups, costs = frame.groupby(["method", "rate"]).indices, _costs(frame)
     scores, statuses = frame["superb_s"].tolist(), frame["status"].tolist()
     for pair in sorted(found | absent, key=lambda pair: _order(*pair)):
@@ -71,8 +105,8 @@ def _points(frame: DataFrame) -> Table:
         score = spread([scores[row] for row in rows], 0) or "-"
         if "done" not in [statuses[row] for row in rows]:
             score = statuses[rows[0]] if len(rows) else "absent"
-        cells = ["" if reference else f"{rate:g}", score, *costs.get(pair, ["-"] * len(_COSTS))]
-        table.add_row(Text(method), *cells, style="bold" if reference else "")
+        numbers = costs.get(pair, ["-"] * len(_COSTS))
+        table.add(method, "" if reference else f"{rate:g}", score, *numbers, bold=reference)
     return table
 
 

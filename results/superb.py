@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,15 @@ class Score:
     def partial(self) -> bool:
         """Whether tasks were left out, so that the value does not compare with a full one."""
         return bool(self.missing or self.marginless)
+
+    def over(self, tasks: Collection[str]) -> Score:
+        """The same for these tasks alone."""
+        return Score(
+            self.anchors,
+            {task: term for task, term in self.terms.items() if task in tasks},
+            tuple(task for task in self.missing if task in tasks),
+            tuple(task for task in self.marginless if task in tasks),
+        )
 
 
 def superb_s(values: Mapping[str, float], anchors: str = "leaderboard") -> Score:

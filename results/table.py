@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,12 @@ LEADING = (
     "superb_tasks", "anchors", "random_weights", "device", "threads", "dtype", "compile", "tf32",
     "attention", "cuda_graphs", "disturbed", "data", "task_data", "key",
 )  # fmt: skip
+
+#: What a table needs of the details and environments of sections.
+CONDITIONS = frozenset({
+    "attention_kernels", "changed", "cpu", "device", "disturbed", "dtype", "in_score", "runtime",
+    "threads",
+})  # fmt: skip
 
 #: Sections whose numbers are the same on every machine. Those of any other profiler are not.
 MACHINE_FREE = ("profile.params", "profile.macs")
@@ -54,15 +60,18 @@ class Run(NamedTuple):
     info: Mapping[str, Any]
 
 
-def read(run_folders: Iterable[str | Path]) -> list[Run]:
+def read(run_folders: Iterable[str | Path], details: Collection[str] | None = None) -> list[Run]:
     """Read runs, each once, in the order in which they are given.
+
+    details: of those of the sections, what is kept beside what `tabulate` needs; all by default.
 
     Raises:
         InputError: a folder holds no run, or a file that no sweep writes.
     """
     folders = [RunFolder.existing(path) for path in dict.fromkeys(map(Path, run_folders))]
+    told = None if details is None else CONDITIONS.union(details)
     return [
-        Run(name, folder, folder.records(), folder.run_info())
+        Run(name, folder, folder.records(told), folder.run_info())
         for name, folder in zip(labels(folders), folders, strict=True)
     ]
 
@@ -73,7 +82,7 @@ def load(run_folders: Iterable[str | Path]) -> DataFrame:
     Raises:
         InputError: a folder holds no run, or a file that no sweep writes.
     """
-    return tabulate(read(run_folders))
+    return tabulate(read(run_folders, ()))
 
 
 def tabulate(runs: Iterable[Run], anchors: str = QUICK, published: bool = False) -> DataFrame:
@@ -120,13 +129,26 @@ def _columns(runs: Iterable[Run]) -> tuple[dict[str, Metric], dict[str, str], se
     """What the runs' columns mean, the section that each is from, and the tasks for superb_s."""
     metrics, meant = {SUPERB_S.name: SUPERB_S}, set[str]()
     sections: dict[str, str] = {}
-    for record in (record for run in runs for record in run.records):
-        for section in (s for s in record.sections.values() if s.status == "done"):
+    told: dict[str, Section] = {}
+    for section in (s for run in runs for record in run.records for s in _done(record)):
+        if section.details.get("in_score"):
+            meant.add(_task(section))
+        home = _home(section)
+        if home not in told or not _alike(section, told[home]):
+            told[home] = section
             metrics.update(_meanings(section))
-            meant |= {_task(section)} if section.details.get("in_score") else set()
             named = [c for c in (*section.metrics, *section.values) if c in section.values]
-            sections |= dict.fromkeys((_column(section, c) for c in named), _home(section))
+            sections |= dict.fromkeys((_prefix(section) + c for c in named), home)
     return metrics, sections, meant
+
+
+def _alike(one: Section, other: Section) -> bool:
+    """Whether they have the same columns, as most sections of a name have."""
+    return one.metrics == other.metrics and one.values.keys() == other.values.keys()
+
+
+def _done(record: Record) -> list[Section]:
+    return [section for section in record.sections.values() if section.status == "done"]
 
 
 def order(point: Point) -> tuple:
@@ -137,7 +159,8 @@ def order(point: Point) -> tuple:
 
 
 def _row(record: Record, yardstick: _Yardstick, info: Mapping[str, Any]) -> dict[str, Any]:
-    point, score = record.point, yardstick.score(record)
+    point, numbers = record.point, _numbers(record)
+    score, terms = yardstick.scores(point, numbers)
     status, reason = _status(record)
     return {
         "model": point.model,
@@ -154,22 +177,25 @@ def _row(record: Record, yardstick: _Yardstick, info: Mapping[str, Any]) -> dict
         "data": point.data,
         "task_data": Path(info.get("task_data") or "").name,
         "key": point.key,
-        **{f"score.{task}": value for task, value in yardstick.terms(record).items()},
-        **_numbers(record),
-        **yardstick.paired_latency(record),
+        **{f"score.{task}": value for task, value in terms.items()},
+        **numbers,
+        **yardstick.paired_latency(point, numbers),
     }
 
 
 def _numbers(record: Record) -> dict[str, float]:
     """All measured numbers of the sections that are done, by column."""
-    done = [section for section in record.sections.values() if section.status == "done"]
-    return {_column(s, name): value for s in done for name, value in s.values.items()}
+    numbers: dict[str, float] = {}
+    for section in _done(record):
+        prefix = _prefix(section)
+        numbers |= {prefix + name: value for name, value in section.values.items()}
+    return numbers
 
 
-def _column(section: Section, name: str) -> str:
+def _prefix(section: Section) -> str:
     """Official scores have columns of their own: a quick task may call its metric the same."""
-    kind = _home(section).partition(".")[0]
-    return f"{kind}.{name}" if kind in (OFFICIAL[:-1], CHANGED) else name
+    kind, dot, _ = _home(section).partition(".")
+    return kind + dot if kind in (OFFICIAL[:-1], CHANGED) else ""
 
 
 def _home(section: Section) -> str:
@@ -181,7 +207,7 @@ def _home(section: Section) -> str:
 
 def _meanings(section: Section) -> dict[str, Metric]:
     """What the columns of the section mean."""
-    named = {_column(section, name): metric for name, metric in section.metrics.items()}
+    named = {_prefix(section) + name: metric for name, metric in section.metrics.items()}
     return {column: replace(metric, name=column) for column, metric in named.items()}
 
 
@@ -192,8 +218,8 @@ class _Yardstick:
         done = [
             section
             for record in records
-            for section in record.sections.values()
-            if section.name.startswith("task.") and section.status == "done" and section.values
+            for section in _done(record)
+            if section.name.startswith("task.") and section.values
         ]
         self.metrics = {_task(s): tuple(s.metrics or s.values) for s in done}
         self.dense = {
@@ -202,7 +228,7 @@ class _Yardstick:
         self.fbank = {r.point.seed: _numbers(r) for r in records if r.point.method == FBANK}
         meant = {_task(s): s.metrics for s in done if s.details.get("in_score")}
         self.counting = {
-            task: names
+            task
             for task, names in self.metrics.items()
             if task in meant
             and min(self._margin(meant[task].get(name), name) for name in names) >= MARGIN
@@ -218,27 +244,24 @@ class _Yardstick:
         ]
         return sum(gaps) / len(gaps) if gaps else math.inf
 
-    def score(self, record: Record) -> Score | None:
-        """superb_s, None where a task that counts in the run is not scored for the point."""
-        score = self._score(record, self.counting)
-        return None if score.missing or not score.terms else score
+    def scores(
+        self, point: Point, numbers: Mapping[str, float]
+    ) -> tuple[Score | None, dict[str, float]]:
+        """superb_s, and the normalised score of every task, whether it counts or not.
 
-    def terms(self, record: Record) -> dict[str, float]:
-        """The normalised score of every task, whether it counts or not."""
-        return self._score(record, self.metrics).terms
+        superb_s is None where a task that counts in the run is not scored for the point.
+        """
+        dense, fbank = self.dense.get((point.model, point.seed), {}), self.fbank.get(point.seed, {})
+        each = quick_superb_s(numbers, fbank, dense, self.metrics)
+        score = each.over(self.counting)
+        return None if score.missing or not score.terms else score, each.terms
 
-    def paired_latency(self, record: Record) -> dict[str, float]:
+    def paired_latency(self, point: Point, numbers: Mapping[str, float]) -> dict[str, float]:
         """PAIRED, where both the dense model and this one were timed."""
-        point, values = record.point, _numbers(record)
         dense = self.dense.get((point.model, point.seed), {}).get("latency_s_p50")
-        if dense is None or "speedup" not in values:
+        if dense is None or "speedup" not in numbers:
             return {}
-        return {PAIRED.name: dense / (1.0 if point.method == DENSE else values["speedup"])}
-
-    def _score(self, record: Record, metrics: dict[str, tuple[str, ...]]) -> Score:
-        point = record.point
-        dense = self.dense.get((point.model, point.seed), {})
-        return quick_superb_s(_numbers(record), self.fbank.get(point.seed, {}), dense, metrics)
+        return {PAIRED.name: dense / (1.0 if point.method == DENSE else numbers["speedup"])}
 
 
 class _Official(_Yardstick):
@@ -248,18 +271,14 @@ class _Official(_Yardstick):
         super().__init__(records)
         self.anchors = anchors
 
-    def score(self, record: Record) -> Score | None:
-        """superb_s over the tasks that were measured, None where none was."""
-        score = self._official(record)
-        return score if score.terms else None
-
-    def terms(self, record: Record) -> dict[str, float]:
-        return self._official(record).terms
-
-    def _official(self, record: Record) -> Score:
-        values = {name.removeprefix(OFFICIAL): value for name, value in _numbers(record).items()
+    def scores(
+        self, point: Point, numbers: Mapping[str, float]
+    ) -> tuple[Score | None, dict[str, float]]:
+        """superb_s over the tasks that were measured, None where none was, and its terms."""
+        values = {name.removeprefix(OFFICIAL): value for name, value in numbers.items()
                   if name.startswith(OFFICIAL)}  # fmt: skip
-        return official_superb_s(values, self.anchors)
+        score = official_superb_s(values, self.anchors)
+        return score if score.terms else None, score.terms
 
 
 def _task(section: Section) -> str:
@@ -291,12 +310,12 @@ def _conditions(record: Record) -> dict[str, Any]:
     """
     profiles = [
         section
-        for name, section in sorted(record.sections.items())
-        if name.startswith("profile.") and name not in MACHINE_FREE and section.status == "done"
+        for section in _done(record)
+        if section.name.startswith("profile.") and section.name not in MACHINE_FREE
     ]
     if not profiles:
         return {"device": ""}
-    section = min(profiles, key=lambda section: section.name != "profile.latency")
+    section = min(profiles, key=lambda section: (section.name != "profile.latency", section.name))
     told, runtime = section.details, section.details.get("runtime", {})
     return {
         **runtime,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import reports
 from core.errors import InputError
+from reports._drawing import read_by
 from reports._looks import appearances
 from reports.html.figures import figures
 from reports.html.gaps import gaps
@@ -43,7 +45,7 @@ def content(run_folders: Sequence[str | Path]) -> dict[str, Any]:
     Raises:
         InputError: a folder holds no run, or the runs have no point.
     """
-    runs = read(run_folders)
+    runs = read(run_folders, read_by(map(reports.figure, reports.names())))
     frame = tabulate(runs)
     if frame.empty:
         names = ", ".join(map(str, run_folders)) or "no run"
@@ -51,14 +53,14 @@ def content(run_folders: Sequence[str | Path]) -> dict[str, Any]:
     columns = _columns(frame)
     fields = [*FACTS, "grade", *(column["name"] for column in columns)]
     graded = frame.assign(grade=grades(frame))
-    records = graded[fields].astype(object).itertuples(index=False)
+    told = (_plain(graded[field].tolist()) for field in fields)
     return {
         "runs": [{"name": run.name, "info": run.info} for run in runs],
         "columns": columns,
         "fields": fields,
-        "points": [[_plain(value) for value in record] for record in records],
+        "points": list(zip(*told, strict=True)),
         "looks": _looks(frame),
-        "figures": list(figures(runs, frame.attrs["sections"])),
+        "figures": list(figures(runs, frame)),
         "gaps": [gap for run in runs for gap in gaps(run)],
     }
 
@@ -133,11 +135,16 @@ def _resolved(name: str, sections: dict[str, str]) -> str:
         return name
 
 
-def _plain(value: Any) -> Any:
-    """The value for JSON: ten digits are more than anything here is known to."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.10g}") if math.isfinite(value) else None
+def _plain(values: list[Any]) -> list[Any]:
+    """The values for JSON: ten digits are more than anything here is known to."""
+    return [
+        value
+        if not isinstance(value, float)
+        else float(f"{value:.10g}")
+        if math.isfinite(value)
+        else None
+        for value in values
+    ]
 
 
 def _looks(frame: DataFrame) -> list[dict[str, Any]]:

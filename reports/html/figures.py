@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import reports
 from core.errors import InputError
+from reports._drawing import Drawing, Runs, images
 from results import axes
 from results.table import Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: Costs that the Pareto figure has a panel for, where they were measured.
 COSTS = ("params", "macs", "latency")
@@ -20,45 +24,35 @@ COSTS = ("params", "macs", "latency")
 TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
-def figures(runs: Sequence[Run], sections: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def figures(runs: Sequence[Run], frame: DataFrame) -> Iterator[dict[str, str]]:
     """Each figure as a data URI (`image`), or why there is none (`why`).
 
-    sections: by column, where the runs' numbers come from.
+    frame: `results.table.tabulate` of the runs.
 
     Figures of the harness are drawn anew, of all runs together, as PNG: with thousands of points an
     SVG has megabytes. Other SVG and PNG files are taken from the run folders as they are.
     """
-    known = {*reports.names(), *(reports.figure(name).stem for name in reports.names())}
-    with TemporaryDirectory() as scratch:
-        for name, drawn in _drawn([run.folder.path for run in runs], sections, scratch):
-            about = import_module(f"reports.{name.replace('-', '_')}").__doc__ or ""
-            told = (
-                {"why": _why(drawn, runs)}
-                if isinstance(drawn, InputError)
-                else {"image": _uri(drawn)}
-            )
-            yield {"name": name, "about": " ".join(about.split("\n\n")[0].split()), **told}
+    drawings = {name: _drawing(name, frame) for name in reports.names()}
+    for name, drawing in drawings.items():
+        about = import_module(f"reports.{name.replace('-', '_')}").__doc__ or ""
+        told = {"name": name, "about": " ".join(about.split("\n\n")[0].split())}
+        try:
+            drawn, _ = images(drawing, Runs.of(runs, frame), ["png"])
+        except InputError as refusal:
+            yield {**told, "why": _why(refusal, runs)}
+        else:
+            yield {**told, "image": _uri(".png", drawn["png"])}
+    known = {*drawings, *(reports.figure(name).stem for name in drawings)}
     for run in runs:
         for file in _files(run.folder.path):
             if file.stem not in known:
-                about = f"{file.name} of {run.name}"
-                yield {"name": file.stem, "about": about, "image": _uri(file)}
+                image = _uri(file.suffix, file.read_bytes())
+                yield {"name": file.stem, "about": f"{file.name} of {run.name}", "image": image}
 
 
-def _drawn(
-    folders: Sequence[Path], sections: Mapping[str, str], scratch: str
-) -> Iterator[tuple[str, Path | InputError]]:
-    """Every figure by its name: its file, or why the runs have no such figure."""
-    costs = [cost for cost in COSTS if set(axes.ALIASES[cost]) & set(sections)]
-    options = {"pareto": {"x": costs}} if costs else {}
-    drawings = [reports.figure(name, **options.get(name, {})) for name in reports.names()]
-    found: list[list[Path] | InputError]
-    try:
-        found = list(reports.draw_all(drawings, folders, scratch, ["png"]))
-    except InputError as error:
-        found = [error] * len(drawings)
-    for name, files in zip(reports.names(), found, strict=True):
-        yield name, files if isinstance(files, InputError) else files[0]
+def _drawing(name: str, frame: DataFrame) -> Drawing:
+    costs = [cost for cost in COSTS if set(axes.ALIASES[cost]) & set(frame.attrs["sections"])]
+    return reports.figure(name, **{"x": costs} if name == "pareto" and costs else {})
 
 
 def _why(refusal: InputError, runs: Sequence[Run]) -> str:
@@ -75,5 +69,5 @@ def _files(folder: Path) -> list[Path]:
     return [images[stem] for stem in sorted(images)]
 
 
-def _uri(file: Path) -> str:
-    return f"data:{TYPES[file.suffix]};base64,{b64encode(file.read_bytes()).decode()}"
+def _uri(suffix: str, content: bytes) -> str:
+    return f"data:{TYPES[suffix]};base64,{b64encode(content).decode()}"

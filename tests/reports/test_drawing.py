@@ -9,6 +9,7 @@ from synthetic_run import lengthen, log_masks, look, make, probe, shape, time_in
 import reports
 from core.errors import InputError
 from reports import _drawing
+from results.table import CONDITIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,11 @@ def test_figures_and_options_that_are_not_there():
     assert reports.options("masks") == []
 
 
-FORMATS = ("png", "pdf", "svg")
+#: All formats of a figure of marks and of one of images; of the others what tells most.
+FORMATS = {
+    name: ("png", "pdf", "svg") if name in ("pareto", "heads") else ("svg",)
+    for name in reports.names()
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def again(run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("again")
     code = (
         f"import reports, sys; [reports.draw(reports.figure(name), [{str(run.path)!r}], "
-        f"{str(folder)!r} + '/' + name, {FORMATS!r}) for name in reports.names()]; "
+        f"{str(folder)!r} + '/' + name, formats) for name, formats in {FORMATS!r}.items()]; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -73,11 +78,22 @@ def again(run, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", reports.names())
 def test_figures_drawn_again_are_the_same_bytes(name, run, again, tmp_path):
-    first = reports.draw(reports.figure(name), [run.path], tmp_path / name, FORMATS)
-    assert [path.suffix for path in first] == [".png", ".pdf", ".svg", ".csv"]
+    first = reports.draw(reports.figure(name), [run.path], tmp_path / name, FORMATS[name])
+    assert [path.suffix[1:] for path in first] == [*FORMATS[name], "csv"]
     for path in first:
         assert path.read_bytes() == (again / path.name).read_bytes()
         assert b"CreationDate" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_a_figure_names_the_details_that_it_draws(name, run):
+    """Others are not kept when records are read."""
+    drawing = reports.figure(name)
+    known, kept = (_drawing.Runs.load([run.path], details=d) for d in (None, drawing.reads))
+    assert drawing.page(kept).table.equals(drawing.page(known).table)
+    for section in ("compress", "profile.latency", "task.probe-phone"):
+        named = {detail for told in kept.details(section).values() for detail in told}
+        assert named <= {*drawing.reads, *CONDITIONS}
 
 
 def test_what_is_not_drawn_needs_no_heavy_packages():

@@ -111,6 +111,13 @@ def test_figures_are_drawn_or_say_why_not(run, tmp_path):
     assert "has no speed-up" in figures["speedup"]["why"]
 
 
+def test_every_record_is_read_once(run, monkeypatch):
+    read, find = [], RunFolder.find
+    monkeypatch.setattr(RunFolder, "find", lambda self, key: read.append(key) or find(self, key))
+    assert len(content([run.path])["points"]) == 9
+    assert sorted(read) == run.keys()
+
+
 def test_gaps_name_what_failed_is_missing_or_was_disturbed(run):
     run.write_run({
         "methods": ["low-rank", "row-pruning"], "rates": [0.1, 0.2], "seeds": [0],

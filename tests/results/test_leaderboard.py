@@ -103,6 +103,18 @@ def test_the_summary_of_an_empty_run_says_that_references_are_absent(tmp_path):
     assert text.count("absent") == 3
 
 
+def test_a_narrow_terminal_cuts_names_and_no_numbers(tmp_path):
+    method = "distillation+head-pruning+row-pruning"
+    run = make(tmp_path / "run", methods=(method, "low-rank"), rates=(0.5,))
+    wide, narrow = (shown(summary.render(run.path), width).splitlines() for width in (120, 70))
+    head, *rows = [line.split() for line in wide[:6]]
+    assert head[:5] == ["method", "rate", "superb_s", "params", "(M)"]
+    assert rows[3][:2] == [method, "0.5"]
+    assert [len(line) for line in narrow[:6]] == [70] * 6
+    assert narrow[4].startswith("distillation+he…   0.5")
+    assert [line.split()[1:] for line in narrow[:6]] == [head[1:], *(row[1:] for row in rows)]
+
+
 def test_the_summary_says_that_weights_are_random(tmp_path):
     run = make(tmp_path / "run", methods=(), info={"random_weights": True})
     assert "Random weights" in shown(summary.render(run.path)).splitlines()[0]

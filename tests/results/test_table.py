@@ -143,6 +143,32 @@ def test_the_device_of_a_point(run, details, environment, device):
     assert table.load([run.path]).set_index("key").device[key] == device
 
 
+def test_a_table_needs_of_details_what_it_names(run):
+    """What is dropped while records are read is in no column."""
+    key = Point("builtin", "low-rank", 0.5, 0, "builtin").key
+    latency = run.read(key).sections["profile.latency"]
+    latency.details = {
+        "device": "cpu", "threads": 3, "dtype": "float32", "disturbed": True, "raw": [1.0, 2.0],
+        "attention_kernels": ["flash"], "runtime": {"dtype": "float32", "compile": True},
+    }  # fmt: skip
+    latency.environment = {"cpu": "EPYC", "python": "3"}
+    run.write_section(key, latency)
+    metric = Metric("ks_acc", "%", "higher")
+    changed = Section("superb.ks", "done", "f", {"ks_acc": 9.0}, {"ks_acc": metric},
+                      {"changed": ["lr"], "raw": 1})  # fmt: skip
+    run.write_section(key, changed)
+    pared = table.read([run.path], ())
+    row = table.tabulate(pared).set_index("key").loc[key]
+    assert (row.device, row["dtype"], row.attention) == (
+        "EPYC, 3 threads, float32, compiled", "float32", "flash",
+    )  # fmt: skip
+    assert row.disturbed
+    assert (row["changed.ks_acc"], row.superb_tasks) == (9.0, "ks pr")
+    assert table.tabulate(pared).equals(table.tabulate(table.read([run.path])))
+    told = {name for r in pared[0].records for s in r.sections.values() for name in s.details}
+    assert "raw" not in told
+
+
 SECTIONS = {
     "params_total": "profile.params", "macs_superb32": "profile.macs", "rtf": "profile.latency",
     "macs_dense": "profile.macs", "pr_per": "task.pr", "pr_ins": "task.pr",
