@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 
 from bench import environment
@@ -42,6 +43,7 @@ class Local:
         self._queue: deque[Job] = deque()
         self._running: dict[Connection, Crew] = {}
         self._idle: list[Crew] = []
+        self._children: set[BaseProcess] = set()
 
     @classmethod
     def of(cls, runtime: Runtime, workers: int | None = None, processes: int = 1) -> Local:
@@ -82,18 +84,21 @@ class Local:
             self._start_what_fits()
 
     def stop(self) -> None:
-        """End all children and forget the line."""
+        """End all children and forget the line.
+
+        Ctrl-C may have come while a child was in no crew that we know; Python would wait for it.
+        """
         self._queue.clear()
-        crews = self._at_work()
-        processes = [process for crew in crews for process in crew.members.values()]
-        for process in processes:
+        children = [process for process in self._children if process.is_alive()]
+        for process in children:
             process.terminate()
-        for process in processes:
+        for process in children:
             process.join(timeout=3)
-        for crew in crews:
+            process.kill()
+        for crew in (*self._at_work(), *self._idle):
             crew.end()
         self._running.clear()
-        self._dismiss()
+        self._idle.clear()
 
     def _at_work(self) -> list[Crew]:
         return list(dict.fromkeys(self._running.values()))
@@ -143,6 +148,7 @@ class Local:
         devices = tuple(sorted(self.devices, key=used.__getitem__)[: job.processes])
         place = meeting_place() if job.processes > 1 else None
         crew = Crew(job, devices, place)
+        self._children = {process for process in self._children if process.is_alive()}
         for index in range(job.processes):
             ours, theirs = self._context.Pipe()
             seat = Seat(index, job.processes, place.port) if place is not None else None
@@ -150,6 +156,7 @@ class Local:
             process = self._context.Process(
                 target=work, args=(job, theirs, self.threads, seen, seat)
             )
+            self._children.add(process)
             with _nameless():
                 process.start()
             theirs.close()

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from acting import Act, Alone
 
 from bench import environment
+from bench.executors import local
 from bench.executors._base import Ended, Said
 from bench.executors.local import Local
 from core.errors import InputError
@@ -97,6 +99,21 @@ def test_leaving_ends_the_children():
         assert next(events) == Said(Act("sleep"), "asleep")
         (crew,) = executor._running.values()
         (process,) = crew.members.values()
+    assert not process.is_alive()
+
+
+def test_ctrl_c_in_the_midst_of_a_start_leaves_no_child(monkeypatch):
+    class Interrupted(dict):
+        def __setitem__(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "Crew", lambda *_: SimpleNamespace(members=Interrupted()))
+    with Local(1) as executor:
+        executor.submit(Act("overtime"))
+        with pytest.raises(KeyboardInterrupt):
+            list(executor.events())
+        (process,) = executor._children
+        assert process.is_alive()
     assert not process.is_alive()
 
 
