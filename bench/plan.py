@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from bench.jobs import RANDOM_SEED, Source, numerics
 from core import plugins
+from core.garbage import uncollected
 from core.method import Method
 from core.point import DENSE, FBANK, RANDOM, REFERENCES, Point, digest
 from core.record import Record, Section
@@ -112,6 +113,7 @@ class Plan:
     _dense: dict[int, str] = field(default_factory=dict)
 
     @classmethod
+    @uncollected()
     def of(cls, request: Request, folder: Path, keys: Collection[str] | None = None) -> Plan:
         """Read what there is of the request's points, or of those with these keys.
 
