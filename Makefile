@@ -9,8 +9,10 @@ STAMP := $(VENV)/.installed
 sweep: $(STAMP)
 	$(BIN)/bench sweep --methods all --rates 0.1:0.9
 
+# Some tests wait for processes that they start: one worker more than cores keeps the cores busy.
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --dist worksteal \
+		--numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
