@@ -104,9 +104,8 @@ class RunFolder:
             raise InputError(f"{folder} is gone; the same command begins anew what was in it")
         dear = section.seconds >= DEAR or section.status == "failed"
         if dear:
-            _settle([folder / "point.json"])
-        if dear and section.name == "compress":
-            _settle(self.model_folder(key).glob("*"))
+            model = self.model_folder(key).glob("*") if section.name == "compress" else ()
+            _settle([folder / "point.json", *model])
         _write_json(folder / f"{section.name}.json", section.to_json(), wait=dear)
 
     def read(self, key: str) -> Record:
