@@ -7,6 +7,7 @@ sec. 2.1.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,20 @@ class Recognition(Task):
         details[self.symbols] = len(known)
         details["items"] = {split: len(part) for split, part in parts.items()}
         return Outcome(rates, details)
+
+    def train(
+        self,
+        head: Net,
+        parts: dict[str, list[Batch]],
+        names: Sequence[str],
+        updates: int,
+        rate: float,
+        generator: torch.Generator,
+    ) -> tuple[Net, dict[str, Any]]:
+        """The head after so many updates at least, in whole epochs, and how it was trained."""
+        epochs = math.ceil(updates / len(parts["train"]))
+        error = partial(self.error, parts["dev"], names)
+        return train(head, parts["train"], parts["dev"], epochs, rate, error, generator)
 
     def measure(self, head: nn.Module, batches: list[Batch], names: Sequence[str]) -> float:
         """The metric of what a head hears."""

@@ -6,9 +6,7 @@ one layer of width 64, which a core trains in seconds on the built-in corpus, on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.corpora.base import Item
-from tasks._ctc import Batch, Recognition, train
+from tasks._ctc import Batch, Recognition
 from tasks._features import Features
 from tasks._heads import mixed
 
@@ -41,9 +39,7 @@ class Spelling(Recognition):
         states, _, _, dim = parts["train"][0].inputs().shape
         head = Speller(states, dim, len(names), generator)
         flat_start(head, parts["train"], generator)
-        epochs = math.ceil(UPDATES / len(parts["train"]))
-        error = partial(self.error, parts["dev"], names)
-        return train(head, parts["train"], parts["dev"], epochs, LEARNING_RATE, error, generator)
+        return self.train(head, parts, names, UPDATES, LEARNING_RATE, generator)
 
 
 class Speller(nn.Module):

@@ -8,9 +8,7 @@ functions, came to 20 % with Adam where two came to 12, and to other layers at e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jiwer
@@ -18,7 +16,7 @@ import torch
 
 from core.metric import Metric
 from encoders.corpora.base import Item
-from tasks._ctc import Batch, Recognition, train
+from tasks._ctc import Batch, Recognition
 from tasks._heads import Head
 
 UPDATES, LEARNING_RATE = 576, 0.01  # 6 epochs of the built-in corpus, more of a small one
@@ -43,9 +41,7 @@ class Pr(Recognition):
     ) -> tuple[Head, dict[str, Any]]:
         states, _, _, dim = parts["train"][0].inputs().shape
         head = Head(states, dim, WIDTH, len(names), generator=generator)
-        epochs = math.ceil(UPDATES / len(parts["train"]))
-        error = partial(self.error, parts["dev"], names)
-        return train(head, parts["train"], parts["dev"], epochs, LEARNING_RATE, error, generator)
+        return self.train(head, parts, names, UPDATES, LEARNING_RATE, generator)
 
     def rate(self, said: list[list[str]], heard: list[list[str]]) -> dict[str, float]:
         return {self.metric.name: error_rate(said, heard)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from toy_corpus import ToyCorpus
@@ -105,7 +103,7 @@ def test_a_speller_does_not_see_its_neighbours():
 def test_a_small_corpus_is_read_until_heads_have_learnt(monkeypatch):
     """Phones of few utterances get as many updates as those of many."""
     asked = []
-    monkeypatch.setattr(pr, "train", lambda *given: asked.append(given[3]))
+    monkeypatch.setattr(_ctc, "train", lambda *given: asked.append(given[3]))
     for utterances in (1, 96):
         said = [batch(torch.ones(1, 1, 4, 3), [1]) for _ in range(utterances)]
         Pr().learn({"train": said, "dev": said}, ["", "1"], generator())
@@ -138,7 +136,7 @@ def test_heads_are_chosen_by_the_metric_of_their_task(monkeypatch, task, sign):
         asked.append(error(head))
         return head, {}
 
-    monkeypatch.setattr(sys.modules[task.learn.__module__], "train", heard)
+    monkeypatch.setattr(_ctc, "train", heard)
     monkeypatch.setattr(task, "rate", lambda *_: {task.metric.name: 40.0})
     assert outcome(task.name, ToyCorpus()).details["dev"] == 40
     assert asked == [sign * 40]
